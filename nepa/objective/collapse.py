@@ -1,0 +1,77 @@
+"""Has the representation collapsed? A healthy run's loss nears -1 too, so look at the embeddings' spread."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nepa.objective.next_embedding import NextEmbeddingPrediction
+
+COLLAPSED_BELOW = 0.01
+IDENTITY_ABOVE = 0.99
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """Measures of a set of embeddings.
+
+    Attributes:
+        relative_spread: variance about their mean over their mean squared norm; 0 when all are equal.
+        mean_pairwise_cosine: of all pairs.
+        effective_rank: exponential of the entropy of the centred covariance's normalised eigenvalues.
+    """
+
+    relative_spread: float
+    mean_pairwise_cosine: float
+    effective_rank: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@torch.no_grad()
+def measure_collapse(embeddings: Tensor) -> Collapse:
+    """Measures of embeddings (..., D)."""
+    flat = embeddings.reshape(-1, embeddings.shape[-1]).double()
+    centred = flat - flat.mean(0)
+    spread = centred.square().sum(1).mean() / flat.square().sum(1).mean()
+    count = len(flat)
+    # The squared norm of the sum of unit vectors counts every pair twice and each vector with itself once.
+    pairwise = (F.normalize(flat, dim=1).sum(0).square().sum() - count) / (count * (count - 1))
+    eigenvalues = torch.linalg.eigvalsh(centred.T @ centred).clamp_min(0)
+    share = eigenvalues / eigenvalues.sum().clamp_min(torch.finfo(torch.float64).tiny)
+    rank = torch.exp(-torch.xlogy(share, share).sum())
+    return Collapse(spread.item(), pairwise.item(), rank.item())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A pretrained model on held-out images."""
+
+    loss: float
+    collapse: Collapse
+    identity_cosine: float
+
+    @property
+    def status(self) -> str:
+        """`collapsed`, `identity` or `ok`; a collapsed model is an identity map as well, so it is asked first."""
+        if self.collapse.relative_spread < COLLAPSED_BELOW:
+            return "collapsed"
+        return "identity" if self.identity_cosine > IDENTITY_ABOVE else "ok"
+
+
+@torch.no_grad()
+def evaluate_pretraining(model: NextEmbeddingPrediction, images: Tensor) -> Evaluation:
+    """Loss, collapse and identity on images (B, C, H, W), in evaluation mode.
+
+    `identity_cosine` is the mean cosine of the output at a patch with that patch's own input embedding: measured,
+    because a model without causal mask nears a loss of -1 as well, by looking at the patch it predicts.
+    """
+    training = model.training
+    model.eval()
+    prediction = model.predict(images)
+    loss = model.loss(prediction).item()
+    identity = F.cosine_similarity(prediction.own_position.float(), prediction.target.float(), dim=-1).mean().item()
+    model.train(training)
+    return Evaluation(loss, measure_collapse(prediction.target), identity)

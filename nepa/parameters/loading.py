@@ -1,0 +1,81 @@
+"""Reading params.yaml: one line of error for whoever wrote it, and the variants' overrides."""
+
+import copy
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError
+
+from nepa.errors import UserError
+from nepa.parameters.schema import Parameters
+
+VariantGroup = Literal["pretraining", "finetuning", "segmentation"]
+GROUPS: tuple[VariantGroup, ...] = ("pretraining", "finetuning", "segmentation")
+# What a variant of each group may override: a variant must not change what its shared parent was trained with.
+OVERRIDABLE: dict[VariantGroup, tuple[str, ...]] = {
+    "pretraining": ("model", "objective", "pretrain"),
+    "finetuning": ("finetune",),
+    "segmentation": ("segment",),
+}
+
+
+def load_parameters(path: Path = Path("params.yaml")) -> Parameters:
+    """Read and check a params file, the variants included.
+
+    Raises:
+        UserError: the file is missing or no YAML, or a key is unknown, of a wrong type or impossible.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} not found; run from the project's root, where it lies") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise UserError(f"{path}{line} is not YAML: {getattr(error, 'problem', error)}; mend it there") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} holds {type(raw).__name__}, expected a map of sections; restore it with git")
+    parameters = _validate(raw, str(path))
+    for group in GROUPS:
+        for name in getattr(parameters, group):
+            resolve_variant(parameters, group, name)
+    return parameters
+
+
+def resolve_variant(parameters: Parameters, group: VariantGroup, name: str) -> Parameters:
+    """The parameters of one variant: the shared ones with its overrides laid over them, checked again."""
+    variants = getattr(parameters, group)
+    if name not in variants:
+        raise UserError(f"params.yaml: {group} has no variant '{name}'; it has {', '.join(variants)}")
+    raw = copy.deepcopy(parameters.model_dump())
+    for section, values in variants[name].items():
+        if section not in OVERRIDABLE[group]:
+            allowed = " or ".join(OVERRIDABLE[group])
+            raise UserError(f"params.yaml: {group}.{name}.{section}: a variant of {group} may only override {allowed}")
+        raw[section].update(values)
+    return _validate(raw, f"params.yaml: {group}.{name}")
+
+
+def _validate(raw: dict[str, Any], source: str) -> Parameters:
+    try:
+        return Parameters.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_one_line(error)}") from None
+
+
+def _one_line(error: ValidationError) -> str:
+    problems = error.errors()
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        text = f"{key}: unknown key (value {first['input']!r}); remove it or correct its spelling"
+    elif first["type"] == "missing":
+        text = f"{key}: missing; every number of a run must stand in the file"
+    elif first["type"] == "value_error":
+        message = first["msg"].removeprefix("Value error, ")
+        text = f"{key}: {message}" if key else message
+    else:
+        text = f"{key}: {first['input']!r} given; {first['msg'][0].lower()}{first['msg'][1:]}"
+    more = len(problems) - 1
+    return text + (f" (and {more} more)" if more else "")

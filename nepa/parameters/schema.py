@@ -1,0 +1,263 @@
+"""Schema of params.yaml: every number of a run, its type, its range and what it must agree with."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
+Overrides = dict[str, dict[str, Any]]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys are refused, and no type is guessed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Seeds(Section):
+    """Seeds of the runs; the first one is the main line."""
+
+    classification: Annotated[list[Count], Field(min_length=1)]
+    segmentation: Annotated[list[Count], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _segmentation_has_a_backbone(self) -> "Seeds":
+        for seeds in (self.classification, self.segmentation):
+            if len(set(seeds)) != len(seeds):
+                raise ValueError(f"{seeds} repeats a seed; give each once")
+        missing = sorted(set(self.segmentation) - set(self.classification))
+        if missing:
+            raise ValueError(
+                f"segmentation seeds {missing} have no pretraining; take them from classification {self.classification}"
+            )
+        return self
+
+
+class Data(Section):
+    """The images: source, size in pixels, and the one split that every seed shares."""
+
+    source: Literal["digits"]
+    image_size: Positive
+    channels: Literal[1, 3]
+    classes: Positive
+    mean: float
+    std: PositiveFloat
+    split_seed: Count
+    validation_images: Positive
+    test_images: Positive
+    evaluate_on: Literal["validation", "test"]
+
+    @property
+    def training_images(self) -> int:
+        """Images that are left for training: scikit-learn ships 1,797 digits."""
+        return 1797 - self.validation_images - self.test_images
+
+    @model_validator(mode="after")
+    def _digits_are_what_they_are(self) -> "Data":
+        for key, expected in (("image_size", 8), ("channels", 1), ("classes", 10)):
+            if getattr(self, key) != expected:
+                raise ValueError(f"{key} is {getattr(self, key)}, but the source 'digits' has {expected}")
+        if self.training_images < self.classes:
+            raise ValueError(
+                f"validation_images + test_images is {self.validation_images + self.test_images}, "
+                f"but 'digits' has 1797 images; leave at least {self.classes} for training"
+            )
+        return self
+
+
+class Scenes(Section):
+    """Segmentation scenes composed of the images; sizes in pixels."""
+
+    canvas: Positive
+    digits_per_scene: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    training: Positive
+    validation: Positive
+    seed: Count
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> "Scenes":
+        if self.digits_per_scene[0] > self.digits_per_scene[1]:
+            raise ValueError(f"digits_per_scene {self.digits_per_scene} must be [fewest, most]")
+        return self
+
+
+class Model(Section):
+    """The backbone (paper section 3 and appendix; reference configuration)."""
+
+    patch_size: Positive
+    width: Positive
+    depth: Positive
+    heads: Positive
+    mlp: Literal["gelu", "swiglu"]
+    mlp_ratio: PositiveFloat
+    layer_scale: PositiveFloat | None
+    qk_norm: bool
+    rope: bool
+    rope_base: PositiveFloat
+    rope_rescale: Annotated[float, Field(ge=1)] | None
+    absolute_positions: bool
+    norm_epsilon: PositiveFloat
+    init_std: PositiveFloat
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "Model":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        if self.rope and (self.width // self.heads) % 4:
+            raise ValueError(
+                f"width / heads is {self.width // self.heads}, but axial RoPE needs a multiple of 4 per head"
+            )
+        if not (self.rope or self.absolute_positions):
+            raise ValueError("rope and absolute_positions are both off; the model would not know where a patch is")
+        return self
+
+
+class Objective(Section):
+    """Switches of the pretraining objective (Tables 1a and 1c)."""
+
+    causal_mask: bool
+    shift: bool
+    stop_gradient: bool
+    input_mask_ratio: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Optimization(Section):
+    """AdamW and its schedule; learning rate = base_learning_rate x batch_size / 256, cosine to zero."""
+
+    epochs: Positive
+    batch_size: Positive
+    base_learning_rate: PositiveFloat
+    betas: Betas
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_epochs: Count
+    clip_gradient: PositiveFloat
+    ema_decay: Decay
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate after the linear scaling rule."""
+        return self.base_learning_rate * self.batch_size / 256
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "Optimization":
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs} must be smaller than epochs {self.epochs}")
+        return self
+
+
+class Pretrain(Optimization):
+    """Pretraining; the collapse monitor looks every `monitor_every` steps."""
+
+    monitor_every: Positive
+
+
+class Finetune(Optimization):
+    """Classification from `labels` labelled training images."""
+
+    initialisation: Literal["pretrained", "random"]
+    labels: Positive
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    layer_decay_end: Annotated[float, Field(gt=0, le=1)] | None
+    freeze_patch_embedding: bool
+    attention: Literal["bidirectional", "causal"]
+    drop_path: Decay
+    label_smoothing: Decay
+    mixup: Annotated[float, Field(ge=0)]
+    cutmix: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _batch_fits(self) -> "Finetune":
+        if self.batch_size > self.labels:
+            raise ValueError(f"batch_size {self.batch_size} must be at most labels {self.labels}")
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise ValueError(f"batch_size {self.batch_size} must be even for mixup and cutmix")
+        return self
+
+
+class Segment(Section):
+    """UPerNet on the scenes (MMSegmentation); sizes in pixels."""
+
+    initialisation: Literal["pretrained", "random"]
+    iterations: Positive
+    batch_size: Positive
+    learning_rate: PositiveFloat
+    betas: Betas
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_iterations: Count
+    clip_gradient: PositiveFloat
+    ema_decay: Decay
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    drop_path: Decay
+    blocks: Annotated[list[Count], Field(min_length=4, max_length=4)]
+    decoder_channels: Positive
+    pool_scales: list[Positive]
+    auxiliary_weight: Annotated[float, Field(ge=0)]
+    crop: Positive
+    stride: Positive
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Segment":
+        if self.stride > self.crop:
+            raise ValueError(f"stride {self.stride} must be at most crop {self.crop}, or pixels are skipped")
+        if self.warmup_iterations >= self.iterations:
+            raise ValueError(
+                f"warmup_iterations {self.warmup_iterations} must be smaller than iterations {self.iterations}"
+            )
+        return self
+
+
+class Parameters(Section):
+    """All of params.yaml."""
+
+    recipe: Name
+    threads: Positive
+    seeds: Seeds
+    data: Data
+    scenes: Scenes
+    model: Model
+    objective: Objective
+    pretrain: Pretrain
+    finetune: Finetune
+    segment: Segment
+    pretraining: dict[Name, Overrides]
+    finetuning: dict[Name, Overrides]
+    segmentation: dict[Name, Overrides]
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "Parameters":
+        if self.data.image_size % self.model.patch_size:
+            raise ValueError(
+                f"model.patch_size {self.model.patch_size} must divide data.image_size {self.data.image_size}"
+            )
+        if self.segment.crop % self.model.patch_size:
+            raise ValueError(f"segment.crop {self.segment.crop} must be a multiple of model.patch_size")
+        if self.segment.crop > self.scenes.canvas:
+            raise ValueError(f"segment.crop {self.segment.crop} must be at most scenes.canvas {self.scenes.canvas}")
+        if self.scenes.canvas < self.data.image_size:
+            raise ValueError(f"scenes.canvas {self.scenes.canvas} must be at least data.image_size")
+        if self.pretrain.batch_size > self.data.training_images:
+            raise ValueError(
+                f"pretrain.batch_size {self.pretrain.batch_size} must be at most "
+                f"the {self.data.training_images} training images"
+            )
+        if self.finetune.labels % self.data.classes or self.finetune.labels > self.data.training_images:
+            raise ValueError(
+                f"finetune.labels {self.finetune.labels} must be a multiple of data.classes {self.data.classes} "
+                f"and at most the {self.data.training_images} training images"
+            )
+        if self.segment.batch_size > self.scenes.training:
+            raise ValueError(f"segment.batch_size {self.segment.batch_size} must be at most scenes.training")
+        if max(self.segment.blocks) >= self.model.depth:
+            raise ValueError(f"segment.blocks {self.segment.blocks} must be below model.depth {self.model.depth}")
+        if "full" not in self.pretraining:
+            raise ValueError("pretraining must contain 'full', from which fine-tuning and segmentation start")
+        shared = sorted(set(self.pretraining) & set(self.finetuning))
+        if shared:
+            raise ValueError(f"{shared} stand in pretraining and in finetuning; give each variant one name")
+        return self

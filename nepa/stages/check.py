@@ -1,0 +1,12 @@
+"""Stage `check`: params.yaml is valid. In: params.yaml. Out: data/<recipe>/parameters.valid, always the same."""
+
+from pathlib import Path
+
+from nepa.parameters import Parameters
+
+
+def run(parameters: Parameters) -> None:
+    """Leave a mark that other stages depend on; its content is constant, so a valid change reruns only what it hits."""
+    mark = Path("data") / parameters.recipe / "parameters.valid"
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text(f"{parameters.recipe}: params.yaml is valid\n")

@@ -1,0 +1,164 @@
+"""Stage `finetune`.
+
+In: data/<recipe>/images, a pretrained backbone. Out: checkpoints/.../classifier.safetensors and results/runs/...
+"""
+
+import json
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from timm.data import Mixup
+from timm.models.eva import Eva
+from torch import Tensor, nn
+
+from nepa.data.images import images_folder, labelled_subset, load_images, read_manifest
+from nepa.errors import UserError
+from nepa.model.backbone import build_backbone, load_backbone
+from nepa.parameters import Parameters
+from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone
+from nepa.training.checkpoints import write_weights
+from nepa.training.engine import ArrayDataset, build_dataloader, prepare_process, run_training
+from nepa.training.optimizer import LayerwiseSchedule, build_optimizer, parameter_groups
+from nepa.training.provenance import provenance
+
+COLUMNS = ["step", "loss", "learning_rate", "gradient_norm", "top1"]
+
+
+class Finetuning(BaseModel):
+    """Classification as MMEngine's Runner calls it: cross-entropy with mixup, cutmix and label smoothing."""
+
+    def __init__(self, classifier: Eva, parameters: Parameters) -> None:
+        super().__init__()
+        settings = parameters.finetune
+        self.classifier = classifier
+        self.causal = settings.attention == "causal"
+        self.smoothing = settings.label_smoothing
+        self.mixup = None
+        if settings.mixup or settings.cutmix:
+            self.mixup = Mixup(
+                mixup_alpha=settings.mixup,
+                cutmix_alpha=settings.cutmix,
+                label_smoothing=settings.label_smoothing,
+                num_classes=parameters.data.classes,
+            )
+
+    def forward(self, images: Tensor, labels: Tensor | None = None, mode: str = "tensor") -> Tensor | dict[str, Tensor]:
+        """Logits (B, classes) of images (B, C, H, W), or their loss in mode "loss"."""
+        if mode != "loss":
+            return self.classifier(images, is_causal=self.causal)
+        if self.mixup is None:
+            logits = self.classifier(images, is_causal=self.causal)
+            return {"loss": F.cross_entropy(logits.float(), labels, label_smoothing=self.smoothing)}
+        images, targets = self.mixup(images, labels)
+        return {"loss": F.cross_entropy(self.classifier(images, is_causal=self.causal).float(), targets)}
+
+
+def run(parameters: Parameters, variant: str, seed: int) -> None:
+    """Fine-tune one variant with one seed on the seed's labelled subset; read the evaluation split once, at the end."""
+    prepare_process(parameters, seed)
+    paths = RunPaths(parameters.recipe, "finetune", variant, seed)
+    settings = parameters.finetune
+    images = load_images(parameters, "training")
+    validation = load_images(parameters, "validation")
+    classifier = build_backbone(parameters, num_classes=parameters.data.classes, drop_path=settings.drop_path)
+    inherited = "ok"
+    if settings.initialisation == "pretrained":
+        start = pretrained_backbone(parameters, variant, seed)
+        load_backbone(classifier, start)
+        inherited = _status_of_pretraining(parameters, start.parts[-3], seed)
+    if settings.freeze_patch_embedding:
+        classifier.patch_embed.requires_grad_(False)
+    model = Finetuning(classifier, parameters)
+
+    training = None
+    if inherited != "diverged":
+        chosen = labelled_subset(images.labels, settings.labels, seed)
+        dataset = ArrayDataset(images.normalised(parameters)[chosen], torch.from_numpy(images.labels[chosen]))
+        per_epoch = settings.labels // settings.batch_size
+        steps = settings.epochs * per_epoch
+        optimizer = build_optimizer(
+            parameter_groups(model, classifier, settings.weight_decay),
+            learning_rate=settings.learning_rate,
+            betas=settings.betas,
+            clip_gradient=settings.clip_gradient,
+        )
+        schedule = LayerwiseSchedule(
+            optimizer,
+            steps=steps,
+            warmup=settings.warmup_epochs * per_epoch,
+            decay=settings.layer_decay,
+            decay_end=settings.layer_decay_end,
+        )
+        shown = validation.normalised(parameters)
+
+        def accuracy(current: nn.Module) -> dict[str, float]:
+            return {
+                "top1": 100 * (predict(current, shown) == torch.from_numpy(validation.labels)).float().mean().item()
+            }
+
+        training = run_training(
+            model,
+            build_dataloader(dataset, settings.batch_size, seed),
+            optimizer,
+            schedule,
+            title=paths.title,
+            steps=steps,
+            ema_decay=settings.ema_decay,
+            seed=seed,
+            folder=paths.scratch,
+            record_every=max(1, steps // 8),
+            measure=accuracy,
+            measure_averaged=True,
+        )
+
+    metrics = {
+        "status": training.status if training and training.status != "ok" else inherited,
+        "top1": None,
+        "loss": training.loss if training else None,
+        "evaluated_on": parameters.data.evaluate_on,
+        "labels": settings.labels,
+        "steps": training.steps if training else 0,
+        "images": training.images if training else 0,
+        "confusion": None,
+    }
+    if metrics["status"] != "diverged":
+        evaluated = load_images(parameters, parameters.data.evaluate_on)
+        predicted = predict(model, evaluated.normalised(parameters))
+        labels = torch.from_numpy(evaluated.labels)
+        classes = parameters.data.classes
+        metrics["top1"] = 100 * (predicted == labels).float().mean().item()
+        metrics["confusion"] = (
+            torch.bincount(labels * classes + predicted, minlength=classes**2).view(-1, classes).tolist()
+        )
+    write_weights(paths.checkpoints / "classifier.safetensors", classifier.state_dict())
+    facts = provenance(
+        parameters,
+        stage="finetune",
+        variant=variant,
+        seed=seed,
+        data=data_checksum(read_manifest(images_folder(parameters))),
+        seconds=training.seconds if training else 0.0,
+        images=metrics["images"],
+    )
+    paths.write_results(metrics, training, COLUMNS, facts)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor) -> Tensor:
+    """Classes (n,) of images (n, C, H, W), in evaluation mode."""
+    training = model.training
+    model.eval()
+    predicted = torch.cat([model(batch, mode="tensor").argmax(1) for batch in images.split(512)])
+    model.train(training)
+    return predicted
+
+
+def _status_of_pretraining(parameters: Parameters, variant: str, seed: int) -> str:
+    path = RunPaths(parameters.recipe, "pretrain", variant, seed).results / "metrics.json"
+    try:
+        return json.loads(path.read_text())["status"]
+    except FileNotFoundError:
+        raise UserError(f"{path} not found; run `nepa pretrain --variant {variant} --seed {seed}` first") from None
+    except (json.JSONDecodeError, KeyError):
+        raise UserError(f"{path} is truncated or no JSON; delete it and run its stage again") from None

@@ -1,0 +1,63 @@
+"""Where a run reads and writes: every path carries the recipe, the variant and the seed."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from nepa.parameters import Parameters
+from nepa.training.checkpoints import write_atomically, write_json
+from nepa.training.engine import Training
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Files of one run of one stage (`pretrain`, `finetune` or `segment`)."""
+
+    recipe: str
+    stage: str
+    variant: str
+    seed: int
+
+    @property
+    def _run(self) -> Path:
+        return Path(self.recipe) / self.stage / self.variant / f"seed-{self.seed}"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the finished weights."""
+        return Path("checkpoints") / self._run
+
+    @property
+    def results(self) -> Path:
+        """Folder of metrics.json, history.csv and run.json."""
+        return Path("results") / "runs" / self._run
+
+    @property
+    def scratch(self) -> Path:
+        """Folder that no engine owns: what must survive a kill lies here."""
+        return Path("runs") / self._run
+
+    @property
+    def title(self) -> str:
+        """The run as a progress line names it."""
+        return f"{self.stage} {self.variant} seed {self.seed}"
+
+    def write_results(self, metrics: dict, training: Training | None, columns: list[str], run: dict) -> None:
+        """Write metrics, history and provenance; the history holds `columns`, empty where nothing was trained."""
+        with write_atomically(self.results / "history.csv") as beside:
+            history = training.history.reindex(columns=columns) if training else None
+            beside.write_text(",".join(columns) + "\n" if history is None else history.to_csv(index=False))
+        write_json(self.results / "run.json", run)
+        write_json(self.results / "metrics.json", metrics)
+
+
+def pretrained_backbone(parameters: Parameters, variant: str, seed: int) -> Path:
+    """The backbone that a run starts from: its own variant's where it has one, else that of `full`."""
+    source = variant if variant in parameters.pretraining else "full"
+    return RunPaths(parameters.recipe, "pretrain", source, seed).checkpoints / "backbone.safetensors"
+
+
+def data_checksum(manifest: dict) -> str:
+    """One SHA-256 for a prepared folder."""
+    return hashlib.sha256(json.dumps(manifest["sha256"], sort_keys=True).encode()).hexdigest()

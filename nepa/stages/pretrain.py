@@ -1,0 +1,106 @@
+"""Stage `pretrain`.
+
+In: data/<recipe>/images. Out: checkpoints/.../backbone.safetensors (averaged weights) and results/runs/...
+"""
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from nepa.data.images import images_folder, load_images, read_manifest
+from nepa.model.backbone import build_backbone
+from nepa.objective.collapse import evaluate_pretraining, measure_collapse
+from nepa.objective.next_embedding import NextEmbeddingPrediction
+from nepa.parameters import Parameters
+from nepa.stages.paths import RunPaths, data_checksum
+from nepa.training.checkpoints import write_weights
+from nepa.training.engine import ArrayDataset, build_dataloader, prepare_process, run_training
+from nepa.training.optimizer import LayerwiseSchedule, build_optimizer, parameter_groups
+from nepa.training.provenance import provenance
+
+COLUMNS = [
+    "step",
+    "loss",
+    "learning_rate",
+    "gradient_norm",
+    "relative_spread",
+    "mean_pairwise_cosine",
+    "effective_rank",
+]
+
+
+class Pretraining(BaseModel):
+    """The objective as MMEngine's Runner calls it."""
+
+    def __init__(self, objective: NextEmbeddingPrediction) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, images: Tensor, labels: Tensor, mode: str = "loss") -> dict[str, Tensor]:
+        """Loss of images (B, C, H, W); the labels are not looked at."""
+        return {"loss": self.objective(images)}
+
+
+def run(parameters: Parameters, variant: str, seed: int) -> None:
+    """Pretrain one variant with one seed, measure collapse and identity on validation images."""
+    prepare_process(parameters, seed)
+    paths = RunPaths(parameters.recipe, "pretrain", variant, seed)
+    settings = parameters.pretrain
+    training_images = load_images(parameters, "training")
+    validation = load_images(parameters, "validation").normalised(parameters)
+    model = Pretraining(NextEmbeddingPrediction(build_backbone(parameters), **parameters.objective.model_dump()))
+    model.objective.backbone.fc_norm.requires_grad_(False)  # the classifier's norm has no part in the objective
+
+    per_epoch = len(training_images.labels) // settings.batch_size
+    steps = settings.epochs * per_epoch
+    backbone = model.objective.backbone
+    optimizer = build_optimizer(
+        parameter_groups(model, backbone, settings.weight_decay),
+        learning_rate=settings.learning_rate,
+        betas=settings.betas,
+        clip_gradient=settings.clip_gradient,
+    )
+    dataset = ArrayDataset(training_images.normalised(parameters), torch.from_numpy(training_images.labels))
+
+    def spread(current: nn.Module) -> dict[str, float]:
+        with torch.no_grad():
+            return measure_collapse(current.objective.backbone.patch_embed(validation)).as_dict()
+
+    training = run_training(
+        model,
+        build_dataloader(dataset, settings.batch_size, seed),
+        optimizer,
+        LayerwiseSchedule(optimizer, steps=steps, warmup=settings.warmup_epochs * per_epoch),
+        title=paths.title,
+        steps=steps,
+        ema_decay=settings.ema_decay,
+        seed=seed,
+        folder=paths.scratch,
+        record_every=settings.monitor_every,
+        measure=spread,
+    )
+    evaluation = evaluate_pretraining(model.objective, validation)
+    metrics = {
+        "status": training.status if training.status != "ok" else evaluation.status,
+        "loss": training.loss,
+        "evaluation_loss": evaluation.loss,
+        "identity_cosine": evaluation.identity_cosine,
+        "steps": training.steps,
+        "images": training.images,
+    } | evaluation.collapse.as_dict()
+    write_weights(paths.checkpoints / "backbone.safetensors", _pretrained_weights(backbone))
+    manifest = read_manifest(images_folder(parameters))
+    facts = provenance(
+        parameters,
+        stage="pretrain",
+        variant=variant,
+        seed=seed,
+        data=data_checksum(manifest),
+        seconds=training.seconds,
+        images=training.images,
+    )
+    paths.write_results(metrics, training, COLUMNS, facts)
+
+
+def _pretrained_weights(backbone: nn.Module) -> dict[str, Tensor]:
+    return {name: weight for name, weight in backbone.state_dict().items() if not name.startswith("fc_norm.")}

@@ -1,0 +1,41 @@
+"""Writing results so that an interrupted run leaves none, or all of them."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write a file or a folder to; renamed to `path` when all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield beside
+        if path.is_dir():
+            shutil.rmtree(path)
+        beside.rename(path)
+    finally:
+        if beside.is_dir():
+            shutil.rmtree(beside)
+        else:
+            beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with sorted keys, so that equal results are equal files."""
+    with write_atomically(path) as beside:
+        beside.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Write a state dict as safetensors."""
+    with write_atomically(path) as beside:
+        save_file({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, beside)

@@ -1,0 +1,149 @@
+"""The one training loop: MMEngine's Runner, for pretraining, fine-tuning and segmentation alike."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.hooks import EMAHook
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.runner import Runner, set_random_seed
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from nepa.parameters import Parameters
+from nepa.training.hooks import Diverged, DivergenceGuard, History, Progress, averaged_model
+
+log = logging.getLogger("nepa")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a training went; the model given to `run_training` then holds the averaged weights.
+
+    Attributes:
+        status: `ok` or `diverged`.
+        history: one row per recorded interval.
+        loss: mean over the last 50 steps.
+        seconds: wall time of the loop.
+    """
+
+    status: str
+    history: pd.DataFrame
+    loss: float
+    steps: int
+    images: int
+    seconds: float
+
+
+def prepare_process(parameters: Parameters, seed: int) -> None:
+    """Threads and every random generator (Python, NumPy, torch); call before a model is built."""
+    torch.set_num_threads(parameters.threads)
+    set_random_seed(seed)
+
+
+class ArrayDataset(Dataset):
+    """Images (n, C, H, W) and labels (n,) in memory, taken a batch at a time."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        return {"images": self.images[indices], "labels": self.labels[indices]}
+
+
+def build_dataloader(
+    dataset: Dataset, batch_size: int, seed: int, collate: Callable[[Any], Any] | None = None
+) -> DataLoader:
+    """An endless loader whose order depends on the seed alone, so that variants of a seed see the same batches.
+
+    Args:
+        collate: how samples become a batch; default for datasets that return whole batches.
+    """
+    sampler = InfiniteSampler(dataset, shuffle=True, seed=seed)
+    return DataLoader(dataset, batch_size, sampler=sampler, collate_fn=collate or _as_it_is)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def run_training(
+    model: BaseModel,
+    dataloader: DataLoader,
+    optimizer: OptimWrapper,
+    schedule: _ParamScheduler,
+    *,
+    title: str,
+    steps: int,
+    ema_decay: float,
+    seed: int,
+    folder: Path,
+    record_every: int,
+    measure: Callable[[nn.Module], dict[str, float]] | None = None,
+    measure_averaged: bool = False,
+) -> Training:
+    """Train for `steps` steps; leaves the exponential moving average of the weights in `model`.
+
+    The weights are taken as they come: initialise the model and load what it starts from before the call. A loss or a
+    gradient that is not finite ends the training with status `diverged` and a message that says where; the model then
+    holds the average of the finite steps before.
+
+    Args:
+        model: takes a batch of `dataloader` in mode "loss".
+        folder: for what MMEngine writes while it runs; not a result.
+        record_every: steps between rows of the history.
+        measure: what to add to a row, from the model as it is then (its average with `measure_averaged`).
+    """
+    # Runner.train() would call init_weights, which draws timm's weights anew over the loaded ones.
+    for module in model.modules():
+        if hasattr(module, "_is_init"):
+            module._is_init = True
+    history = History(record_every, measure, measure_averaged)
+    runner = Runner(
+        model=model,
+        work_dir=str(folder),
+        experiment_name=f"{folder.name}-{time.time_ns()}",
+        train_dataloader=dataloader,
+        train_cfg={"type": "IterBasedTrainLoop", "max_iters": steps, "val_interval": steps + 1},
+        optim_wrapper=optimizer,
+        param_scheduler=[schedule],
+        default_hooks={"logger": None, "checkpoint": None, "timer": None},
+        custom_hooks=[
+            DivergenceGuard(),
+            EMAHook(momentum=1 - ema_decay),
+            history,
+            Progress(title, dataloader.batch_size),
+        ],
+        default_scope="mmengine",
+        log_level="ERROR",
+        randomness={"seed": seed},
+    )
+    started = time.monotonic()
+    status = "ok"
+    try:
+        runner.train()
+    except Diverged as diverged:
+        status = "diverged"
+        log.error(f"{title}: stopped: {diverged}")
+    seconds = time.monotonic() - started
+    model.load_state_dict(averaged_model(runner).state_dict())
+    last = history.losses[-50:]
+    return Training(
+        status=status,
+        history=pd.DataFrame(history.rows),
+        loss=sum(last) / len(last) if last else float("nan"),
+        steps=len(history.losses),
+        images=len(history.losses) * dataloader.batch_size,
+        seconds=seconds,
+    )

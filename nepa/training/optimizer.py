@@ -1,0 +1,108 @@
+"""AdamW with layer-wise learning rates, and the schedule that sets them at every step."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmengine.optim import OptimWrapper, _ParamScheduler
+from timm.models import group_parameters
+from torch import nn
+
+Group = dict[str, Any]
+
+
+def parameter_groups(model: nn.Module, backbone: nn.Module, weight_decay: float) -> list[Group]:
+    """Trainable parameters by distance from the head and by whether they decay.
+
+    Args:
+        model: what is trained; its parameters outside the backbone have distance 0.
+        backbone: a timm model inside it: its final norms and head have distance 0, the last block 1 and so on.
+        weight_decay: of matrices; biases, norms, LayerScale and tokens have none (reference code).
+
+    Returns:
+        Groups with `distance` and `weight_decay`, nearest to the head first.
+    """
+    layers = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)
+    skipped = backbone.no_weight_decay()
+    # Head and norms share the topmost layer in timm's grouping.
+    top = max(layers.values())
+    of_backbone = {id(p): name for name, p in backbone.named_parameters()}
+    groups: dict[tuple[int, bool], Group] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        inner = of_backbone.get(id(parameter))
+        distance = top - layers[inner] if inner is not None else 0
+        decays = parameter.ndim > 1 and inner not in skipped
+        group = groups.setdefault(
+            (distance, decays),
+            {"params": [], "names": [], "distance": distance, "weight_decay": weight_decay if decays else 0.0},
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return [groups[key] for key in sorted(groups)]
+
+
+def build_optimizer(
+    groups: list[Group], *, learning_rate: float, betas: list[float], clip_gradient: float
+) -> OptimWrapper:
+    """AdamW in one fused kernel, with the gradient's norm clipped."""
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(betas[0], betas[1]), fused=True)
+    return OptimWrapper(optimizer, clip_grad={"max_norm": clip_gradient})
+
+
+def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:
+    """Factor of the peak learning rate: linear from 0 over `warmup` steps, then half a cosine to 0."""
+    if step < warmup:
+        return step / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def polynomial_with_warmup(step: int, steps: int, warmup: int) -> float:
+    """Factor of the peak learning rate: linear over `warmup` steps, then linear to 0 (MMSegmentation's power 1)."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 1 - (step - warmup) / (steps - warmup)
+
+
+class LayerwiseSchedule(_ParamScheduler):
+    """Learning rate of each group at each step: peak x shape(step) x decay(step) ** distance.
+
+    timm writes `lr_scale` into its groups, which only timm's schedulers read; here the optimizer holds the real rates.
+
+    Args:
+        optimizer: its groups carry `distance`.
+        steps: of the whole training.
+        warmup: steps of warm-up.
+        shape: (step, steps, warmup) -> factor.
+        decay: layer-wise decay at the start.
+        decay_end: at the end, reached linearly (paper's recipe); None keeps it fixed (reference code).
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimWrapper,
+        *,
+        steps: int,
+        warmup: int,
+        shape: Callable[[int, int, int], float] = cosine_with_warmup,
+        decay: float = 1.0,
+        decay_end: float | None = None,
+    ) -> None:
+        self.steps = steps
+        self.warmup = warmup
+        self.shape = shape
+        self.decay = decay
+        self.decay_end = decay if decay_end is None else decay_end
+        super().__init__(optimizer, "lr", by_epoch=False)
+
+    def _get_value(self) -> list[float]:
+        # The scheduler steps once more after the last iteration.
+        step = min(self.last_step, self.steps)
+        factor = self.shape(step, self.steps, self.warmup)
+        decay = self.decay + (self.decay_end - self.decay) * step / self.steps
+        return [
+            base * factor * decay ** group.get("distance", 0)  # MMEngine appends a group of defaults
+            for base, group in zip(self.base_values, self.optimizer.param_groups, strict=True)
+        ]

@@ -1,0 +1,67 @@
+"""What a result came from: code, data, versions, hardware and time."""
+
+import hashlib
+import platform
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import nepa
+from nepa.parameters import Parameters
+
+PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmsegmentation", "mmcv-lite", "numpy")
+
+
+@cache
+def code_checksum() -> str:
+    """SHA-256 over the package's sources: a commit can't name itself, its files can."""
+    root = Path(nepa.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def provenance(
+    parameters: Parameters, *, stage: str, variant: str, seed: int, data: str, seconds: float, images: int
+) -> dict[str, Any]:
+    """The content of run.json: everything about a run that may differ between two machines.
+
+    Args:
+        data: checksum of the data that was read.
+        seconds: wall time of the training loop.
+        images: images that were trained on.
+    """
+    return {
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 1) if seconds else 0.0,
+        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "threads": parameters.threads,
+        "platform": platform.platform(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "code": code_checksum(),
+        "data": data,
+        "seed": seed,
+        "command": f"nepa {stage} --variant {variant} --seed {seed}",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
