@@ -49,12 +49,17 @@ def build_backbone(
     )
     with torch.no_grad():
         # timm draws every linear layer at the reference's deviation; a narrow miniature needs a larger one.
-        for name, weight in backbone.blocks.named_parameters():
+        for weight in backbone.blocks.parameters():
             if weight.ndim == 2:
                 weight.mul_(model.init_std / REFERENCE_INIT_STD)
         if num_classes:
             nn.init.zeros_(backbone.head.weight)
             nn.init.zeros_(backbone.head.bias)
+    for block in backbone.blocks:
+        # The reference's q and k norms have no bias (released configuration); timm's stays at its zero.
+        if model.qk_norm:
+            block.attn.q_norm.bias.requires_grad_(False)
+            block.attn.k_norm.bias.requires_grad_(False)
     return backbone
 
 
