@@ -11,6 +11,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 Overrides = dict[str, dict[str, Any]]
+RESCALES = ([4, 2, 1, 0.5], [2, 1, 0.5, 0.25])
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
@@ -195,6 +196,7 @@ class Segment(Section):
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     drop_path: Decay
     blocks: Annotated[list[Count], Field(min_length=4, max_length=4)]
+    rescales: list[float]
     decoder_channels: Positive
     pool_scales: list[Positive]
     auxiliary_weight: Annotated[float, Field(ge=0)]
@@ -203,6 +205,8 @@ class Segment(Section):
 
     @model_validator(mode="after")
     def _agrees(self) -> "Segment":
+        if self.rescales not in RESCALES:
+            raise ValueError(f"rescales {self.rescales} must be one of {RESCALES}, which MMSegmentation's neck knows")
         if self.stride > self.crop:
             raise ValueError(f"stride {self.stride} must be at most crop {self.crop}, or pixels are skipped")
         if self.warmup_iterations >= self.iterations:

@@ -3,8 +3,6 @@
 In: data/<recipe>/images, a pretrained backbone. Out: checkpoints/.../classifier.safetensors and results/runs/...
 """
 
-import json
-
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
@@ -13,10 +11,9 @@ from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from nepa.data.images import images_folder, labelled_subset, load_images, read_manifest
-from nepa.errors import UserError
 from nepa.model.backbone import build_backbone, load_backbone
 from nepa.parameters import Parameters
-from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone
+from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone, status_of_pretraining
 from nepa.training.checkpoints import write_weights
 from nepa.training.engine import ArrayDataset, build_dataloader, prepare_process, run_training
 from nepa.training.optimizer import LayerwiseSchedule, build_optimizer, parameter_groups
@@ -66,7 +63,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     if settings.initialisation == "pretrained":
         start = pretrained_backbone(parameters, variant, seed)
         load_backbone(classifier, start)
-        inherited = _status_of_pretraining(parameters, start.parts[-3], seed)
+        inherited = status_of_pretraining(parameters, start.parts[-3], seed)
     if settings.freeze_patch_embedding:
         classifier.patch_embed.requires_grad_(False)
     model = Finetuning(classifier, parameters)
@@ -152,13 +149,3 @@ def predict(model: nn.Module, images: Tensor) -> Tensor:
     predicted = torch.cat([model(batch, mode="tensor").argmax(1) for batch in images.split(512)])
     model.train(training)
     return predicted
-
-
-def _status_of_pretraining(parameters: Parameters, variant: str, seed: int) -> str:
-    path = RunPaths(parameters.recipe, "pretrain", variant, seed).results / "metrics.json"
-    try:
-        return json.loads(path.read_text())["status"]
-    except FileNotFoundError:
-        raise UserError(f"{path} not found; run `nepa pretrain --variant {variant} --seed {seed}` first") from None
-    except (json.JSONDecodeError, KeyError):
-        raise UserError(f"{path} is truncated or no JSON; delete it and run its stage again") from None

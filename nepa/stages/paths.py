@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from nepa.errors import UserError
 from nepa.parameters import Parameters
 from nepa.training.checkpoints import write_atomically, write_json
 from nepa.training.engine import Training
@@ -61,3 +62,18 @@ def pretrained_backbone(parameters: Parameters, variant: str, seed: int) -> Path
 def data_checksum(manifest: dict) -> str:
     """One SHA-256 for a prepared folder."""
     return hashlib.sha256(json.dumps(manifest["sha256"], sort_keys=True).encode()).hexdigest()
+
+
+def status_of_pretraining(parameters: Parameters, variant: str, seed: int) -> str:
+    """The status that a pretraining ended with.
+
+    Raises:
+        UserError: it has not run, or its metrics are truncated.
+    """
+    path = RunPaths(parameters.recipe, "pretrain", variant, seed).results / "metrics.json"
+    try:
+        return json.loads(path.read_text())["status"]
+    except FileNotFoundError:
+        raise UserError(f"{path} not found; run `nepa pretrain --variant {variant} --seed {seed}` first") from None
+    except (json.JSONDecodeError, KeyError):
+        raise UserError(f"{path} is truncated or no JSON; delete it and run its stage again") from None

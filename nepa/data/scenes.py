@@ -1,0 +1,77 @@
+"""Segmentation scenes composed of the prepared digits, in ADE20K's folder layout.
+
+`images/{training,validation}/NNNN.png` and `annotations/...` of the same names; in an annotation 0 is unlabelled (no
+pixel here), 1 the background, 2 to 11 the digits 0 to 9. Training scenes hold training digits, validation scenes test
+digits, so that no digit is seen in both.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nepa.data.images import Images, load_images
+from nepa.parameters import Parameters
+
+CLASSES = ("background", *(f"digit {digit}" for digit in range(10)))
+# Grey for the background, then ten colours that a colour-blind reader can tell by lightness too (Tol's muted scheme).
+PALETTE = (
+    (235, 235, 235),
+    (51, 34, 136),
+    (136, 204, 238),
+    (68, 170, 153),
+    (17, 119, 51),
+    (153, 153, 51),
+    (221, 204, 119),
+    (204, 102, 119),
+    (136, 34, 85),
+    (170, 68, 153),
+    (102, 102, 102),
+)
+INK_ABOVE = 80  # of 255: darker pixels of a digit belong to the background
+SPLITS = {"training": "training", "validation": "test"}
+
+
+def scenes_folder(parameters: Parameters) -> Path:
+    """Where the recipe's scenes lie."""
+    return Path("data") / parameters.recipe / "scenes"
+
+
+def compose_scene(digits: Images, canvas: int, count: int, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """One scene of up to `count` digits whose boxes do not overlap.
+
+    Returns:
+        image (canvas, canvas) uint8 and annotation (canvas, canvas) uint8.
+    """
+    side = digits.pixels.shape[1]
+    image = np.zeros((canvas, canvas), np.uint8)
+    annotation = np.ones((canvas, canvas), np.uint8)
+    taken = np.zeros((canvas, canvas), bool)
+    for index in generator.choice(len(digits.labels), count, replace=False):
+        for _attempt in range(50):
+            top, left = generator.integers(0, canvas - side + 1, 2)
+            box = np.s_[top : top + side, left : left + side]
+            if not taken[box].any():
+                break
+        else:
+            continue  # no room left: a scene of fewer digits
+        pixels = digits.pixels[index, ..., 0]
+        taken[box] = True
+        image[box] = pixels
+        annotation[box][pixels > INK_ABOVE] = digits.labels[index] + 2
+    return image, annotation
+
+
+def write_scenes(parameters: Parameters, folder: Path) -> None:
+    """Write both splits' scenes below `folder`; the same parameters give the same bytes."""
+    scenes = parameters.scenes
+    for number, (split, source) in enumerate(SPLITS.items()):
+        digits = load_images(parameters, source)
+        generator = np.random.default_rng([scenes.seed, number])
+        for kind in ("images", "annotations"):
+            (folder / kind / split).mkdir(parents=True)
+        for index in range(getattr(scenes, split)):
+            count = generator.integers(scenes.digits_per_scene[0], scenes.digits_per_scene[1] + 1)
+            image, annotation = compose_scene(digits, scenes.canvas, int(count), generator)
+            Image.fromarray(image).save(folder / "images" / split / f"{index:04d}.png")
+            Image.fromarray(annotation).save(folder / "annotations" / split / f"{index:04d}.png")

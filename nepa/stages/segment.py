@@ -1,0 +1,133 @@
+"""Stage `segment`.
+
+In: data/<recipe>/scenes, a pretrained backbone. Out: checkpoints/.../segmentor.safetensors and results/runs/...
+"""
+
+import numpy as np
+import torch
+
+from nepa.segmentation.mmcv_operators import provide_operators
+
+provide_operators()  # before anything imports MMSegmentation
+
+from mmengine.dataset import pseudo_collate  # noqa: E402
+from mmengine.evaluator import Evaluator  # noqa: E402
+from mmengine.registry import init_default_scope  # noqa: E402
+from mmseg.datasets import ADE20KDataset  # noqa: E402
+from mmseg.evaluation import IoUMetric  # noqa: E402
+from mmseg.models import EncoderDecoder  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
+
+from nepa.data.images import read_manifest  # noqa: E402
+from nepa.data.scenes import CLASSES, scenes_folder  # noqa: E402
+from nepa.model.backbone import build_backbone, load_backbone  # noqa: E402
+from nepa.parameters import Parameters  # noqa: E402
+from nepa.segmentation.scenes import scenes_dataset  # noqa: E402
+from nepa.segmentation.segmentor import build_segmentor  # noqa: E402
+from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone, status_of_pretraining  # noqa: E402
+from nepa.training.checkpoints import write_atomically, write_weights  # noqa: E402
+from nepa.training.engine import build_dataloader, prepare_process, run_training  # noqa: E402
+from nepa.training.optimizer import (  # noqa: E402
+    LayerwiseSchedule,
+    build_optimizer,
+    parameter_groups,
+    polynomial_with_warmup,
+)
+from nepa.training.provenance import provenance  # noqa: E402
+
+COLUMNS = ["step", "loss", "learning_rate", "gradient_norm"]
+SAMPLES = 4
+
+
+def run(parameters: Parameters, variant: str, seed: int) -> None:
+    """Train UPerNet on the scenes; evaluate the averaged weights on the validation scenes with slide inference."""
+    init_default_scope("mmseg")
+    prepare_process(parameters, seed)
+    paths = RunPaths(parameters.recipe, "segment", variant, seed)
+    settings = parameters.segment
+    backbone = build_backbone(parameters, image_size=settings.crop, drop_path=settings.drop_path, dynamic=True)
+    inherited = "ok"
+    if settings.initialisation == "pretrained":
+        load_backbone(backbone, pretrained_backbone(parameters, variant, seed))
+        inherited = status_of_pretraining(parameters, "full", seed)
+    manifest = read_manifest(scenes_folder(parameters))
+    segmentor = build_segmentor(parameters, backbone)
+
+    training = None
+    if inherited != "diverged":
+        optimizer = build_optimizer(
+            parameter_groups(segmentor, backbone, settings.weight_decay),
+            learning_rate=settings.learning_rate,
+            betas=settings.betas,
+            clip_gradient=settings.clip_gradient,
+        )
+        training = run_training(
+            segmentor,
+            build_dataloader(scenes_dataset(parameters, "training"), settings.batch_size, seed, pseudo_collate),
+            optimizer,
+            LayerwiseSchedule(
+                optimizer,
+                steps=settings.iterations,
+                warmup=settings.warmup_iterations,
+                shape=polynomial_with_warmup,
+                decay=settings.layer_decay,
+            ),
+            title=paths.title,
+            steps=settings.iterations,
+            ema_decay=settings.ema_decay,
+            seed=seed,
+            folder=paths.scratch,
+            record_every=max(1, settings.iterations // 40),
+        )
+
+    status = training.status if training and training.status != "ok" else inherited
+    metrics = {"mIoU": None, "aAcc": None, "mAcc": None, "IoU": None}
+    if status != "diverged":
+        metrics, samples = evaluate(segmentor, scenes_dataset(parameters, "validation"))
+        with write_atomically(paths.results / "samples.npz") as beside, beside.open("wb") as file:
+            np.savez_compressed(file, **samples)
+    metrics |= {
+        "status": status,
+        "loss": training.loss if training else None,
+        "steps": training.steps if training else 0,
+        "images": training.images if training else 0,
+    }
+    write_weights(paths.checkpoints / "segmentor.safetensors", segmentor.state_dict())
+    facts = provenance(
+        parameters,
+        stage="segment",
+        variant=variant,
+        seed=seed,
+        data=data_checksum(manifest),
+        seconds=training.seconds if training else 0.0,
+        images=metrics["images"],
+    )
+    paths.write_results(metrics, training, COLUMNS, facts)
+
+
+def evaluate(segmentor: EncoderDecoder, dataset: ADE20KDataset) -> tuple[dict, dict[str, np.ndarray]]:
+    """MMSegmentation's IoUMetric over a dataset, in percent, and the first few images with truth and prediction.
+
+    Returns:
+        metrics, and arrays `images`, `truth`, `prediction` (k, H, W) uint8.
+    """
+    evaluator = Evaluator([IoUMetric(iou_metrics=["mIoU"])])
+    evaluator.dataset_meta = dataset.metainfo
+    samples: dict[str, list[np.ndarray]] = {"images": [], "truth": [], "prediction": []}
+    segmentor.eval()
+    for batch in DataLoader(dataset, batch_size=1, collate_fn=pseudo_collate):
+        with torch.no_grad():
+            results = segmentor.val_step(batch)
+        evaluator.process(data_samples=results, data_batch=batch)
+        if len(samples["images"]) < SAMPLES:
+            samples["images"].append(batch["inputs"][0][0].numpy())
+            samples["truth"].append(results[0].gt_sem_seg.data[0].numpy())
+            samples["prediction"].append(results[0].pred_sem_seg.data[0].numpy())
+    metric = evaluator.metrics[0]
+    per_class = metric.total_area_to_metrics(
+        *(sum(areas) for areas in zip(*metric.results, strict=True)), metric.metrics, metric.nan_to_num, metric.beta
+    )["IoU"]
+    scores = evaluator.evaluate(len(dataset))
+    metrics = {name: float(scores[name]) for name in ("mIoU", "aAcc", "mAcc")}
+    metrics["IoU"] = {name: float(100 * value) for name, value in zip(CLASSES, per_class, strict=True)}
+    return metrics, {name: np.stack(arrays).astype(np.uint8) for name, arrays in samples.items()}
