@@ -1,0 +1,82 @@
+"""The stages of dvc.yaml as a scheduler needs them: order, resources, and which are out of date.
+
+DVC is the only judge of what is out of date. A scheduler's view of that is one marker file per stage: it exists when the
+stage was up to date at planning, or has been run since. The stages' real outputs are no scheduler's business, which would
+delete them before a run that DVC may then find unnecessary.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx
+from dvc.repo import Repo
+
+MARKERS = Path(".snakemake/stages")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage, or one item of a matrix.
+
+    Attributes:
+        address: DVC's name for it, as in `dvc repro --single-item ADDRESS`.
+        group: its key in dvc.yaml, which all items of a matrix share.
+        after: addresses of the stages whose outputs it reads.
+        meta: `cpus`, `gpus`, `mem_mb`, `runtime` (minutes).
+    """
+
+    address: str
+    group: str
+    after: tuple[str, ...]
+    meta: dict[str, Any]
+
+    @property
+    def rule(self) -> str:
+        """The address as an identifier."""
+        return "".join(c if c.isalnum() else "_" for c in self.address)
+
+    @property
+    def marker(self) -> Path:
+        """Exists while the stage is up to date."""
+        return MARKERS / self.rule
+
+
+def read_stages() -> list[Stage]:
+    """All stages of the dvc.yaml in the current folder, each after those that it reads from."""
+    with Repo() as repo:
+        graph = repo.index.graph  # from a stage to those that it reads from
+        return [
+            Stage(
+                address=stage.addressing,
+                group=stage.addressing.split("@")[0],
+                after=tuple(sorted(upstream.addressing for upstream in graph.successors(stage))),
+                meta=stage.meta or {},
+            )
+            for stage in reversed(list(networkx.topological_sort(graph)))
+        ]
+
+
+def out_of_date() -> set[str]:
+    """Addresses of the stages that DVC finds changed, and of all that follow from them.
+
+    A stage whose meta says `constant` writes the same whatever it reads, so nothing follows from it.
+    """
+    with Repo() as repo:
+        changed = set(repo.status())
+        graph = repo.index.graph
+        stale = set(changed)
+        for stage in graph:
+            if stage.addressing in changed and not (stage.meta or {}).get("constant"):
+                stale |= {follower.addressing for follower in networkx.ancestors(graph, stage)}
+        return stale
+
+
+def mark(stages: list[Stage], stale: set[str]) -> None:
+    """Bring the markers in line with DVC's judgement."""
+    MARKERS.mkdir(parents=True, exist_ok=True)
+    for stage in stages:
+        if stage.address in stale:
+            stage.marker.unlink(missing_ok=True)
+        elif not stage.marker.exists():
+            stage.marker.touch()
