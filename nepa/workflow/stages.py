@@ -1,8 +1,8 @@
 """The stages of dvc.yaml as a scheduler needs them: order, resources, and which are out of date.
 
-DVC is the only judge of what is out of date. A scheduler's view of that is one marker file per stage: it exists when the
-stage was up to date at planning, or has been run since. The stages' real outputs are no scheduler's business, which would
-delete them before a run that DVC may then find unnecessary.
+DVC is the only judge of what is out of date. A scheduler's view of that is one marker file per stage: it exists when
+the stage was up to date at planning, or has been run since. The stages' real outputs are no scheduler's business: it
+would delete them before a run that DVC may then find unnecessary.
 """
 
 from dataclasses import dataclass

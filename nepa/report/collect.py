@@ -1,0 +1,75 @@
+"""What the stages wrote below results/runs, as tables."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nepa.errors import UserError
+from nepa.parameters import Parameters
+
+RUNS = Path("results/runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one stage, as it stands in its folder."""
+
+    recipe: str
+    stage: str
+    variant: str
+    seed: int
+    folder: Path
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+
+    @property
+    def status(self) -> str:
+        """`ok`, `collapsed`, `identity` or `diverged`."""
+        return self.metrics["status"]
+
+    def history(self) -> pd.DataFrame:
+        """Curves of the training, one row per recorded interval."""
+        return pd.read_csv(self.folder / "history.csv")
+
+
+def declared_runs(parameters: Parameters) -> set[tuple[str, str, int]]:
+    """Stage, variant and seed of every run that params.yaml asks for."""
+    seeds = parameters.seeds
+    classified = [*parameters.pretraining, *parameters.finetuning]
+    return (
+        {("pretrain", variant, seed) for variant in parameters.pretraining for seed in seeds.classification}
+        | {("finetune", variant, seed) for variant in classified for seed in seeds.classification}
+        | {("segment", variant, seed) for variant in parameters.segmentation for seed in seeds.segmentation}
+    )
+
+
+def collect_runs(parameters: Parameters, root: Path = RUNS) -> list[Run]:
+    """Every finished run below `root`, in a fixed order; of the recipe in place only those that params.yaml declares.
+
+    Raises:
+        UserError: a file of a run is missing or truncated.
+    """
+    declared = declared_runs(parameters)
+    runs = []
+    for metrics in sorted(root.glob("*/*/*/seed-*/metrics.json")):
+        recipe, stage, variant, seed = metrics.parent.relative_to(root).parts
+        number = int(seed.removeprefix("seed-"))
+        if recipe == parameters.recipe and (stage, variant, number) not in declared:
+            continue
+        folder = metrics.parent
+        runs.append(
+            Run(recipe, stage, variant, number, folder, _read(metrics), provenance=_read(folder / "run.json"))
+        )
+    return sorted(runs, key=lambda run: (run.recipe, run.stage, run.variant, run.seed))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} not found; run its stage again: `dvc repro`") from None
+    except json.JSONDecodeError:
+        raise UserError(f"{path} is truncated or no JSON; delete it and run `dvc repro`") from None

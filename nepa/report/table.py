@@ -1,0 +1,96 @@
+"""results/table.csv: every measured figure beside the paper's, one row per task, variant and metric."""
+
+from collections import Counter
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from nepa.parameters import Parameters
+from nepa.report.collect import Run
+
+COLUMNS = ["task", "variant", "metric", "mean", "std", "n", "paper", "recipe", "status"]
+PRETRAINING_METRICS = (
+    "evaluation_loss",
+    "relative_spread",
+    "mean_pairwise_cosine",
+    "effective_rank",
+    "identity_cosine",
+)
+
+
+@cache
+def paper() -> dict[str, Any]:
+    """The paper's tables and settings."""
+    return yaml.safe_load(files("nepa.report").joinpath("paper.yaml").read_text())
+
+
+def joint_status(statuses: list[str]) -> str:
+    """The status that all seeds share, else `partial` with counts; `not_run` for none."""
+    if not statuses:
+        return "not_run"
+    if len(set(statuses)) == 1:
+        return statuses[0]
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(Counter(statuses).items()))
+    return f"partial ({counts})"
+
+
+def build_table(parameters: Parameters, runs: list[Run]) -> pd.DataFrame:
+    """The table of all recipes that have run; what the recipe in place declares and lacks counts as not_run."""
+    recipes = sorted({run.recipe for run in runs} | {parameters.recipe})
+    rows = [row for recipe in recipes for row in _rows(parameters, recipe, [r for r in runs if r.recipe == recipe])]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str, Any]]:
+    here = recipe == parameters.recipe
+    classified = set(parameters.seeds.classification) if here else set()
+    segmented = set(parameters.seeds.segmentation) if here else set()
+    pretraining = list(parameters.pretraining) if here else _variants(runs, "pretrain")
+    finetuning = list(parameters.finetuning) if here else _variants(runs, "finetune")
+    segmentation = list(parameters.segmentation) if here else _variants(runs, "segment")
+    figures = paper()["tables"]
+    rows = [
+        _row("pretraining", "pretrain", variant, metric, runs, classified)
+        for variant in pretraining
+        for metric in PRETRAINING_METRICS
+    ]
+    for task, stage, variants, seeds in (
+        ("ablation", "finetune", pretraining, classified),
+        ("classification", "finetune", ["full", *(v for v in finetuning if v not in pretraining)], classified),
+        ("segmentation", "segment", segmentation, segmented),
+    ):
+        rows += [_row(task, stage, variant, figures[task]["metric"], runs, seeds) for variant in variants]
+    if here:
+        present = {(row["task"], row["variant"]) for row in rows}
+        rows += [
+            _row(task, "", variant, table["metric"], [], set())
+            for task, table in figures.items()
+            for variant in table["rows"]
+            if (task, variant) not in present
+        ]
+    for row in rows:
+        row["recipe"] = recipe
+        row["paper"] = figures.get(row["task"], {"rows": {}})["rows"].get(row["variant"])
+    return rows
+
+
+def _variants(runs: list[Run], stage: str) -> list[str]:
+    return sorted({run.variant for run in runs if run.stage == stage})
+
+
+def _row(task: str, stage: str, variant: str, metric: str, runs: list[Run], expected: set[int]) -> dict[str, Any]:
+    found = [run for run in runs if (run.stage, run.variant) == (stage, variant)]
+    missing = len(expected - {run.seed for run in found}) if found else 0
+    values = pd.Series([run.metrics[metric] for run in found], dtype=float).dropna()
+    return {
+        "task": task,
+        "variant": variant,
+        "metric": metric,
+        "mean": values.mean(),
+        "std": values.std(ddof=1),
+        "n": len(values),
+        "status": joint_status([run.status for run in found] + ["not_run"] * missing),
+    }
