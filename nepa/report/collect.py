@@ -60,9 +60,7 @@ def collect_runs(parameters: Parameters, root: Path = RUNS) -> list[Run]:
         if recipe == parameters.recipe and (stage, variant, number) not in declared:
             continue
         folder = metrics.parent
-        runs.append(
-            Run(recipe, stage, variant, number, folder, _read(metrics), provenance=_read(folder / "run.json"))
-        )
+        runs.append(Run(recipe, stage, variant, number, folder, _read(metrics), provenance=_read(folder / "run.json")))
     return sorted(runs, key=lambda run: (run.recipe, run.stage, run.variant, run.seed))
 
 
