@@ -1,8 +1,8 @@
 """Segmentation scenes composed of the prepared digits, in ADE20K's folder layout.
 
-`images/{training,validation}/NNNN.png` and `annotations/...` of the same names; in an annotation 0 is unlabelled (no
-pixel here), 1 the background, 2 to 11 the digits 0 to 9. Training scenes hold training digits, validation scenes test
-digits, so that no digit is seen in both.
+`images/{training,validation}/NNNN.png` and `annotations/...` of the same names; in an annotation 0 is unlabelled (all
+but the digits' ink: neither trained on nor scored), 1 to 10 the digits 0 to 9. Training scenes hold training digits,
+validation scenes the digits of `data.evaluate_on`, so that no digit is seen in both.
 """
 
 from pathlib import Path
@@ -12,11 +12,11 @@ from PIL import Image
 
 from nepa.data.images import Images, load_images
 from nepa.parameters import Parameters
+from nepa.parameters.schema import Scenes
 
-CLASSES = ("background", *(f"digit {digit}" for digit in range(10)))
-# Grey for the background, then ten colours that a colour-blind reader can tell by lightness too (Tol's muted scheme).
+CLASSES = tuple(f"digit {digit}" for digit in range(10))
+# Ten colours that a colour-blind reader can tell by lightness too (Tol's muted scheme).
 PALETTE = (
-    (235, 235, 235),
     (51, 34, 136),
     (136, 204, 238),
     (68, 170, 153),
@@ -28,8 +28,7 @@ PALETTE = (
     (170, 68, 153),
     (102, 102, 102),
 )
-INK_ABOVE = 80  # of 255: darker pixels of a digit belong to the background
-SPLITS = {"training": "training", "validation": "test"}
+SPLITS = ("training", "validation")  # ADE20K's names
 
 
 def scenes_folder(parameters: Parameters) -> Path:
@@ -37,15 +36,16 @@ def scenes_folder(parameters: Parameters) -> Path:
     return Path("data") / parameters.recipe / "scenes"
 
 
-def compose_scene(digits: Images, canvas: int, count: int, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """One scene of up to `count` digits whose boxes do not overlap.
+def compose_scene(digits: Images, scenes: Scenes, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One scene of digits whose boxes do not overlap, as many of those drawn as there is room for.
 
     Returns:
         image (canvas, canvas) uint8 and annotation (canvas, canvas) uint8.
     """
-    side = digits.pixels.shape[1]
+    side, canvas = digits.pixels.shape[1], scenes.canvas
+    count = generator.integers(scenes.digits_per_scene[0], scenes.digits_per_scene[1] + 1)
     image = np.zeros((canvas, canvas), np.uint8)
-    annotation = np.ones((canvas, canvas), np.uint8)
+    annotation = np.zeros((canvas, canvas), np.uint8)
     taken = np.zeros((canvas, canvas), bool)
     for index in generator.choice(len(digits.labels), count, replace=False):
         for _attempt in range(50):
@@ -58,20 +58,20 @@ def compose_scene(digits: Images, canvas: int, count: int, generator: np.random.
         pixels = digits.pixels[index, ..., 0]
         taken[box] = True
         image[box] = pixels
-        annotation[box][pixels > INK_ABOVE] = digits.labels[index] + 2
+        annotation[box][pixels > scenes.ink_above] = digits.labels[index] + 1
     return image, annotation
 
 
 def write_scenes(parameters: Parameters, folder: Path) -> None:
     """Write both splits' scenes below `folder`; the same parameters give the same bytes."""
     scenes = parameters.scenes
-    for number, (split, source) in enumerate(SPLITS.items()):
+    sources = ("training", parameters.data.evaluate_on)
+    for number, (split, source) in enumerate(zip(SPLITS, sources, strict=True)):
         digits = load_images(parameters, source)
         generator = np.random.default_rng([scenes.seed, number])
         for kind in ("images", "annotations"):
             (folder / kind / split).mkdir(parents=True)
         for index in range(getattr(scenes, split)):
-            count = generator.integers(scenes.digits_per_scene[0], scenes.digits_per_scene[1] + 1)
-            image, annotation = compose_scene(digits, scenes.canvas, int(count), generator)
+            image, annotation = compose_scene(digits, scenes, generator)
             Image.fromarray(image).save(folder / "images" / split / f"{index:04d}.png")
             Image.fromarray(annotation).save(folder / "annotations" / split / f"{index:04d}.png")

@@ -77,6 +77,7 @@ class Scenes(Section):
 
     canvas: Positive
     digits_per_scene: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    ink_above: Annotated[int, Field(ge=0, lt=255)]
     training: Positive
     validation: Positive
     seed: Count
@@ -200,8 +201,10 @@ class Segment(Section):
     decoder_channels: Positive
     pool_scales: list[Positive]
     auxiliary_weight: Annotated[float, Field(ge=0)]
+    dropout: Decay
     crop: Positive
     stride: Positive
+    cat_max_ratio: Annotated[float, Field(gt=0, le=1)]
 
     @model_validator(mode="after")
     def _agrees(self) -> "Segment":

@@ -87,6 +87,7 @@ def draw_segmentations(runs: list[Run]) -> Figure:
     columns = [("scene", any_samples["images"]), ("truth", any_samples["truth"])]
     columns += [(f"{variant}, seed {first[variant].seed}", samples[variant]["prediction"]) for variant in variants]
     rows = len(any_samples["images"])
+    unlabelled = any_samples["truth"] >= len(CLASSES)
     figure, axes = plt.subplots(rows, len(columns), figsize=(2.1 * len(columns) + 1.6, 2.1 * rows), squeeze=False,
                                 layout="constrained")  # fmt: skip
     palette = ListedColormap(np.array(PALETTE) / 255)
@@ -95,12 +96,13 @@ def draw_segmentations(runs: list[Run]) -> Figure:
         axes[0, column].set_title(title, fontsize=10)
         for row in range(rows):
             panel = axes[row, column]
-            panel.set_axis_off()
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
             if column == 0:
                 panel.imshow(pictures[row], cmap="gray", vmin=0, vmax=255)
             else:
-                unlabelled = pictures[row] >= len(CLASSES)
-                panel.imshow(np.ma.array(pictures[row], mask=unlabelled), cmap=palette, norm=norm)
+                panel.imshow(np.ma.array(pictures[row], mask=unlabelled[row]), cmap=palette, norm=norm)
+                panel.set_facecolor("0.93")
     handles = [Patch(facecolor=palette(index), edgecolor="0.4", label=name) for index, name in enumerate(CLASSES)]
     figure.legend(handles=handles, loc="outside right center", fontsize=9)
     return figure

@@ -49,8 +49,10 @@ def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str
     classified = set(parameters.seeds.classification) if here else set()
     segmented = set(parameters.seeds.segmentation) if here else set()
     pretraining = list(parameters.pretraining) if here else _variants(runs, "pretrain")
-    finetuning = list(parameters.finetuning) if here else _variants(runs, "finetune")
+    finetuning = list(parameters.finetuning) if here else _variants(runs, "finetune", but=pretraining)
     segmentation = list(parameters.segmentation) if here else _variants(runs, "segment")
+    random = {run.variant for run in runs if run.metrics.get("initialisation") == "random"}
+    floor = [variant for variant in finetuning if variant in random]
     figures = paper()["tables"]
     rows = [
         _row("pretraining", "pretrain", variant, metric, runs, classified)
@@ -58,8 +60,8 @@ def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str
         for metric in PRETRAINING_METRICS
     ]
     for task, stage, variants, seeds in (
-        ("ablation", "finetune", pretraining, classified),
-        ("classification", "finetune", ["full", *(v for v in finetuning if v not in pretraining)], classified),
+        ("ablation", "finetune", pretraining + floor, classified),
+        ("classification", "finetune", ["full", *finetuning], classified),
         ("segmentation", "segment", segmentation, segmented),
     ):
         rows += [_row(task, stage, variant, figures[task]["metric"], runs, seeds) for variant in variants]
@@ -77,8 +79,8 @@ def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str
     return rows
 
 
-def _variants(runs: list[Run], stage: str) -> list[str]:
-    return sorted({run.variant for run in runs if run.stage == stage})
+def _variants(runs: list[Run], stage: str, but: list[str] | None = None) -> list[str]:
+    return sorted({run.variant for run in runs if run.stage == stage} - set(but or []))
 
 
 def _row(task: str, stage: str, variant: str, metric: str, runs: list[Run], expected: set[int]) -> dict[str, Any]:

@@ -19,12 +19,10 @@ class Scenes(ADE20KDataset):
 def scenes_dataset(parameters: Parameters, split: str) -> ADE20KDataset:
     """The scenes of `training` (random crops; no flip, which would change digits) or `validation` (whole)."""
     color = "grayscale" if parameters.data.channels == 1 else "color"
-    pipeline: list[dict[str, Any]] = [{"type": LoadImageFromFile, "color_type": color}]
-    # In training the crop must cut image and annotation alike; in evaluation the annotation keeps its own size.
-    pipeline.append({"type": LoadAnnotations, "reduce_zero_label": True})
+    pipeline: list[dict[str, Any]] = [{"type": LoadImageFromFile, "color_type": color}, {"type": LoadAnnotations}]
     if split == "training":
-        crop = parameters.segment.crop
-        pipeline.append({"type": RandomCrop, "crop_size": (crop, crop), "cat_max_ratio": 0.95})
+        crop, cat_max_ratio = parameters.segment.crop, parameters.segment.cat_max_ratio
+        pipeline.append({"type": RandomCrop, "crop_size": (crop, crop), "cat_max_ratio": cat_max_ratio})
     pipeline.append({"type": PackSegInputs})
     return Scenes(
         data_root=str(scenes_folder(parameters)),

@@ -1,6 +1,7 @@
 """UPerNet over NEPA (paper, Table 3), after MMSegmentation's own MAE recipe."""
 
 from mmengine.config import ConfigDict
+from mmengine.logging import MMLogger
 from mmseg.models import EncoderDecoder
 from timm.models.eva import Eva
 
@@ -18,7 +19,7 @@ def build_segmentor(parameters: Parameters, backbone: Eva) -> EncoderDecoder:
     settings = parameters.segment
     width, classes = parameters.model.width, len(CLASSES)
     norm = {"type": "BN", "requires_grad": True}
-    shared = {"num_classes": classes, "norm_cfg": norm, "align_corners": False, "dropout_ratio": 0.1}
+    shared = {"num_classes": classes, "norm_cfg": norm, "align_corners": False, "dropout_ratio": settings.dropout}
     data = parameters.data
     segmentor = EncoderDecoder(
         data_preprocessor={
@@ -62,5 +63,6 @@ def build_segmentor(parameters: Parameters, backbone: Eva) -> EncoderDecoder:
             stride=(settings.stride, settings.stride),
         ),
     )
+    MMLogger.get_instance("nepa", log_level="ERROR")  # else init_weights prints a line for every weight
     segmentor.init_weights()
     return segmentor

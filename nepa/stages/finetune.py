@@ -114,6 +114,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         "top1": None,
         "loss": training.loss if training else None,
         "evaluated_on": parameters.data.evaluate_on,
+        "initialisation": settings.initialisation,
         "labels": settings.labels,
         "steps": training.steps if training else 0,
         "images": training.images if training else 0,

@@ -3,12 +3,16 @@
 In: data/<recipe>/scenes, a pretrained backbone. Out: checkpoints/.../segmentor.safetensors and results/runs/...
 """
 
+import warnings
+
 import numpy as np
 import torch
 
 from nepa.segmentation.mmcv_operators import provide_operators
 
 provide_operators()  # before anything imports MMSegmentation
+# Advice to callers inside MMSegmentation itself; its recipes for ADE20K run with the same settings.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"mmseg\.")
 
 from mmengine.dataset import pseudo_collate  # noqa: E402
 from mmengine.evaluator import Evaluator  # noqa: E402

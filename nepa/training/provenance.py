@@ -3,12 +3,15 @@
 import hashlib
 import platform
 import sys
+import time
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
+import psutil
 import torch
 
 import nepa
@@ -19,10 +22,11 @@ PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmsegmentation", "mmcv-
 
 @cache
 def code_checksum() -> str:
-    """SHA-256 over the package's sources: a commit can't name itself, its files can."""
+    """SHA-256 over the sources of this package that the process has loaded: a commit can't name itself, files can."""
     root = Path(nepa.__file__).parent
+    loaded = {Path(module.__file__) for name, module in sys.modules.items() if name.split(".")[0] == "nepa"}
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(loaded):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -39,6 +43,8 @@ def provenance(
     """
     return {
         "seconds": round(seconds, 3),
+        "stage_seconds": round(time.time() - psutil.Process().create_time(), 3),
+        "peak_memory_mb": round(getrusage(RUSAGE_SELF).ru_maxrss / 1024),
         "images_per_second": round(images / seconds, 1) if seconds else 0.0,
         "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
         "threads": parameters.threads,
