@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.eva import Eva
@@ -11,8 +10,7 @@ from torch import nn
 from nepa.errors import UserError
 from nepa.model.architecture import backbone_arguments
 from nepa.parameters import Parameters
-
-REFERENCE_INIT_STD = 0.02
+from nepa.parameters.schema import Model
 
 
 def build_backbone(
@@ -33,7 +31,7 @@ def build_backbone(
         dynamic: accept any input size, padded to whole patches.
     """
     model = parameters.model
-    options = model.model_dump(exclude={"patch_size", "width", "depth", "heads", "init_std"})
+    options = model.model_dump(exclude={"patch_size", "width", "depth", "heads", "init_std", "patch_embedding_init"})
     backbone = Eva(
         img_size=image_size or parameters.data.image_size,
         patch_size=model.patch_size,
@@ -47,20 +45,29 @@ def build_backbone(
         dynamic_img_pad=dynamic,
         **backbone_arguments(**options),
     )
-    with torch.no_grad():
-        # timm draws every linear layer at the reference's deviation; a narrow miniature needs a larger one.
-        for weight in backbone.blocks.parameters():
-            if weight.ndim == 2:
-                weight.mul_(model.init_std / REFERENCE_INIT_STD)
-        if num_classes:
-            nn.init.zeros_(backbone.head.weight)
-            nn.init.zeros_(backbone.head.bias)
+    _initialise(backbone, model)
     for block in backbone.blocks:
         # The reference's q and k norms have no bias (released configuration); timm's stays at its zero.
         if model.qk_norm:
             block.attn.q_norm.bias.requires_grad_(False)
             block.attn.k_norm.bias.requires_grad_(False)
     return backbone
+
+
+def _initialise(backbone: Eva, model: Model) -> None:
+    """The reference's weights: truncated normal, biases and classifier at zero; timm shrinks deeper layers instead."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and model.patch_embedding_init == "uniform":
+                continue  # torch's own
+            nn.init.trunc_normal_(module.weight, std=model.init_std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for token in (backbone.cls_token, backbone.pos_embed):
+        if token is not None:
+            nn.init.trunc_normal_(token, std=model.init_std)
+    if isinstance(backbone.head, nn.Linear):
+        nn.init.zeros_(backbone.head.weight)
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:

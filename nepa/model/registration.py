@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from timm.models import build_model_with_cfg, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.eva import Eva
 
 from nepa.model.architecture import backbone_arguments
@@ -20,19 +20,15 @@ _CONFIG = dict(
     first_conv="patch_embed.proj",
     classifier="head",
 )
+# timm finds this by its name, as in its own model files.
+default_cfgs = generate_default_cfgs({"nepa_base_patch14_224": _CONFIG, "nepa_large_patch14_224": _CONFIG})
 
 
 def _create(name: str, pretrained: bool, sizes: dict[str, int], **overrides: Any) -> Eva:
     arguments = dict(img_size=224, patch_size=14, **sizes, **backbone_arguments()) | overrides
     out_indices = arguments.pop("out_indices", 3)
-    return build_model_with_cfg(
-        Eva,
-        name,
-        pretrained,
-        pretrained_cfg=_CONFIG,
-        feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
-        **arguments,
-    )
+    features = dict(out_indices=out_indices, feature_cls="getter")
+    return build_model_with_cfg(Eva, name, pretrained, feature_cfg=features, **arguments)
 
 
 @register_model

@@ -106,6 +106,7 @@ class Model(Section):
     absolute_positions: bool
     norm_epsilon: PositiveFloat
     init_std: PositiveFloat
+    patch_embedding_init: Literal["truncated_normal", "uniform"]
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "Model":
@@ -113,7 +114,8 @@ class Model(Section):
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
         if self.rope and (self.width // self.heads) % 4:
             raise ValueError(
-                f"width / heads is {self.width // self.heads}, but axial RoPE needs a multiple of 4 per head"
+                f"width {self.width} / heads {self.heads} is {self.width // self.heads}, "
+                "but axial RoPE needs a multiple of 4"
             )
         if not (self.rope or self.absolute_positions):
             raise ValueError("rope and absolute_positions are both off; the model would not know where a patch is")

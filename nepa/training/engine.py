@@ -12,13 +12,14 @@ import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.optim import _ParamScheduler
 from mmengine.runner import Runner, set_random_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from nepa.parameters import Parameters
-from nepa.training.hooks import Diverged, DivergenceGuard, History, Progress, averaged_model
+from nepa.training.hooks import History, Progress, averaged_model
+from nepa.training.optimizer import ClippedOptimizer, Diverged
 
 log = logging.getLogger("nepa")
 
@@ -81,7 +82,7 @@ def _as_it_is(batch: Any) -> Any:
 def run_training(
     model: BaseModel,
     dataloader: DataLoader,
-    optimizer: OptimWrapper,
+    optimizer: ClippedOptimizer,
     schedule: _ParamScheduler,
     *,
     title: str,
@@ -120,7 +121,6 @@ def run_training(
         param_scheduler=[schedule],
         default_hooks={"logger": None, "checkpoint": None, "timer": None},
         custom_hooks=[
-            DivergenceGuard(),
             EMAHook(momentum=1 - ema_decay),
             history,
             Progress(title, dataloader.batch_size),
@@ -135,7 +135,7 @@ def run_training(
         runner.train()
     except Diverged as diverged:
         status = "diverged"
-        log.error(f"{title}: stopped: {diverged}")
+        log.error(f"{title}: stopped at step {len(history.losses) + 1} of {steps}: {diverged}")
     seconds = time.monotonic() - started
     model.load_state_dict(averaged_model(runner).state_dict())
     last = history.losses[-50:]

@@ -1,7 +1,6 @@
-"""Hooks for MMEngine's Runner: progress, history, divergence, and what a stage measures along the way."""
+"""Hooks for MMEngine's Runner: progress, history, and what a stage measures along the way."""
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,36 +10,6 @@ from mmengine.runner import Runner
 from torch import nn
 
 log = logging.getLogger("nepa")
-
-
-class Diverged(Exception):
-    """Training met a loss or a gradient that is not finite."""
-
-
-class DivergenceGuard(Hook):
-    """Stops at the first loss or gradient norm that is not finite, before it reaches the averaged weights."""
-
-    priority = "VERY_HIGH"
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
-        for name, value in (("loss", outputs["loss"].item()), ("gradient norm", gradient_norm(runner))):
-            if not math.isfinite(value):
-                raise Diverged(f"{name} is {value} at step {batch_idx + 1} of {runner.max_iters}{_culprit(runner)}")
-
-
-def gradient_norm(runner: Runner) -> float:
-    """Norm of the last gradient before clipping."""
-    # The optimizer's own hub: it was made before the runner, which opened another one.
-    return float(runner.optim_wrapper.message_hub.get_scalar("train/grad_norm").current())
-
-
-def _culprit(runner: Runner) -> str:
-    for name, parameter in runner.model.named_parameters():
-        if parameter.grad is not None and not parameter.grad.isfinite().all():
-            return f"; the first gradient that is not finite is that of {name}"
-    return ""
 
 
 class History(Hook):
@@ -66,7 +35,7 @@ class History(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         self.losses.append(outputs["loss"].item())
-        self.gradients.append(gradient_norm(runner))
+        self.gradients.append(runner.optim_wrapper.gradient_norm)
         if (batch_idx + 1) % self.every and batch_idx + 1 != runner.max_iters:
             return
         since = self.every if (batch_idx + 1) % self.every == 0 else (batch_idx + 1) % self.every

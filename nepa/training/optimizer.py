@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from mmengine.optim import OptimWrapper, _ParamScheduler
 from timm.models import group_parameters
-from torch import nn
+from torch import Tensor, nn
 
 Group = dict[str, Any]
 
@@ -33,7 +33,8 @@ def parameter_groups(model: nn.Module, backbone: nn.Module, weight_decay: float)
         if not parameter.requires_grad:
             continue
         inner = of_backbone.get(id(parameter))
-        distance = top - layers[inner] if inner is not None else 0
+        # timm counts the final norm to the last block; in the reference code it learns as fast as the head.
+        distance = 0 if inner is None or inner.startswith("norm.") else top - layers[inner]
         decays = parameter.ndim > 1 and inner not in skipped
         group = groups.setdefault(
             (distance, decays),
@@ -44,12 +45,51 @@ def parameter_groups(model: nn.Module, backbone: nn.Module, weight_decay: float)
     return [groups[key] for key in sorted(groups)]
 
 
+class Diverged(Exception):
+    """Training met a loss or a gradient that is not finite."""
+
+
+class ClippedOptimizer(OptimWrapper):
+    """Clips the gradient's norm, and stops before a loss or a gradient that is not finite reaches the weights.
+
+    Attributes:
+        gradient_norm: of the last step, before clipping.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+        super().__init__(optimizer)
+        groups = optimizer.param_groups
+        self.names = {p: name for group in groups for name, p in zip(group["names"], group["params"], strict=True)}
+        self.max_norm = max_norm
+        self.gradient_norm = math.nan
+
+    def update_params(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
+        if not loss.isfinite():
+            raise Diverged(f"loss is {loss.item()}")
+        super().update_params(loss, *arguments, **options)
+
+    def step(self, **options: Any) -> None:
+        """Clip, then step.
+
+        Raises:
+            Diverged: the norm of the gradient is not finite.
+        """
+        trained = [parameter for parameter in self.names if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in trained])
+        self.gradient_norm = norm.item()
+        if not math.isfinite(self.gradient_norm):
+            first = next((self.names[p] for p in trained if not p.grad.isfinite().all()), "none: the sum overflows")
+            raise Diverged(f"gradient norm is {self.gradient_norm}; first in the gradient of {first}")
+        torch.nn.utils.clip_grads_with_norm_(trained, self.max_norm, norm)
+        super().step(**options)
+
+
 def build_optimizer(
     groups: list[Group], *, learning_rate: float, betas: list[float], clip_gradient: float
-) -> OptimWrapper:
-    """AdamW in one fused kernel, with the gradient's norm clipped."""
+) -> ClippedOptimizer:
+    """AdamW in one fused kernel, with the gradient's norm clipped; groups as `parameter_groups` makes them."""
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(betas[0], betas[1]), fused=True)
-    return OptimWrapper(optimizer, clip_grad={"max_norm": clip_gradient})
+    return ClippedOptimizer(optimizer, clip_gradient)
 
 
 def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:

@@ -1,0 +1,85 @@
+"""Shared by all tests: the repository's own params.yaml, shrunk to the smallest run that goes through every stage."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SMALLEST: dict[str, Any] = {
+    "recipe": "smallest",
+    "seeds": {"classification": [0, 1], "segmentation": [0]},
+    "data": {"validation_images": 800, "test_images": 800},
+    "scenes": {"training": 8, "validation": 3},
+    "model": {"width": 16, "depth": 2, "heads": 2},
+    "pretrain": {"epochs": 2, "warmup_epochs": 1, "monitor_every": 4},
+    "finetune": {"labels": 40, "epochs": 2, "warmup_epochs": 1, "batch_size": 20},
+    "segment": {
+        "iterations": 3,
+        "warmup_iterations": 1,
+        "batch_size": 2,
+        "blocks": [0, 0, 1, 1],
+        "decoder_channels": 8,
+    },
+}
+Write = Callable[..., Path]
+
+
+def smallest_parameters() -> dict[str, Any]:
+    """The content of the smallest recipe's params.yaml; every variant is that of the default recipe."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in SMALLEST.items():
+        raw[section] = raw[section] | values if isinstance(values, dict) else values
+    del raw["finetuning"]["from_scratch_long"]
+    return raw
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the smallest recipe's params.yaml, in which images and scenes are prepared."""
+    from nepa.command_line import main
+
+    folder = tmp_path_factory.mktemp("prepared")
+    (folder / "params.yaml").write_text(yaml.safe_dump(smallest_parameters()))
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["prepare"]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def project(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of `prepared` of the test's own, which is the current folder."""
+    folder = tmp_path / "project"
+    shutil.copytree(prepared, folder)
+    monkeypatch.chdir(folder)
+    yield folder
+
+
+@pytest.fixture
+def write_parameters(tmp_path: Path) -> Write:
+    """Writes params.yaml with some keys changed: `write_parameters(**{"model.width": 30})`; returns its path."""
+
+    def write(**changes: Any) -> Path:
+        raw = smallest_parameters()
+        for key, value in changes.items():
+            *sections, last = key.split(".")
+            target = raw
+            for section in sections:
+                target = target.setdefault(section, {})
+            target[last] = value
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(raw))
+        return path
+
+    return write

@@ -1,0 +1,83 @@
+"""The backbone: loading with clear errors, registration, initialisation."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Write
+
+from nepa.errors import UserError
+from nepa.model.backbone import build_backbone, load_backbone
+from nepa.parameters import load_parameters
+from nepa.training.checkpoints import write_weights
+
+
+@pytest.fixture
+def saved(write_parameters: Write, tmp_path: Path) -> Path:
+    path = tmp_path / "backbone.safetensors"
+    write_weights(path, build_backbone(load_parameters(write_parameters())).state_dict())
+    return path
+
+
+def test_loading_brings_every_weight_but_the_classifier(write_parameters: Write, saved: Path) -> None:
+    parameters = load_parameters(write_parameters())
+    first, second = (build_backbone(parameters, num_classes=10) for _ in range(2))
+    load_backbone(first, saved)
+    load_backbone(second, saved)
+    assert all(torch.equal(first.state_dict()[name], weight) for name, weight in second.state_dict().items())
+    assert not first.head.weight.any()
+
+
+def test_missing_checkpoint(write_parameters: Write, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.safetensors not found; run `nepa pretrain` first"):
+        load_backbone(build_backbone(load_parameters(write_parameters())), tmp_path / "nowhere.safetensors")
+
+
+def test_truncated_checkpoint(write_parameters: Write, saved: Path) -> None:
+    saved.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(UserError, match="is no complete checkpoint .* delete it and run its stage again"):
+        load_backbone(build_backbone(load_parameters(write_parameters())), saved)
+
+
+@pytest.mark.parametrize("changes", [{"model.width": 32}, {"model.mlp": "swiglu"}])
+def test_checkpoint_of_another_shape(write_parameters: Write, saved: Path, changes: dict) -> None:
+    other = build_backbone(load_parameters(write_parameters(**changes)))
+    before = {name: weight.clone() for name, weight in other.state_dict().items()}
+    with pytest.raises(UserError, match=r"is \(.*\), the model of params.yaml has .*; pretrain again"):
+        load_backbone(other, saved)
+    assert all(torch.equal(weight, before[name]) for name, weight in other.state_dict().items())
+
+
+def test_checkpoint_of_a_shallower_model(write_parameters: Write, saved: Path) -> None:
+    with pytest.raises(UserError, match=r"lacks blocks\.2\..* and \d+ more; pretrain again"):
+        load_backbone(build_backbone(load_parameters(write_parameters(**{"model.depth": 3}))), saved)
+
+
+def test_no_pickle_is_read(write_parameters: Write, tmp_path: Path) -> None:
+    path = tmp_path / "backbone.safetensors"
+    torch.save({"cls_token": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="is no complete checkpoint"):
+        load_backbone(build_backbone(load_parameters(write_parameters())), path)
+
+
+def test_timm_makes_the_paper_s_models() -> None:
+    import timm
+
+    with torch.device("meta"):
+        base, large = (timm.create_model(f"nepa_{size}_patch14_224") for size in ("base", "large"))
+    # ViT-B/14 and ViT-L/14: 86 M and 303 M parameters, 1,000 classes.
+    assert [round(sum(p.numel() for p in m.parameters()) / 1e6) for m in (base, large)] == [86, 304]
+    assert base.patch_embed.num_patches == 256 and base.num_prefix_tokens == 1
+
+
+def test_initialisation(write_parameters: Write) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(load_parameters(write_parameters(**{"model.width": 64, "model.init_std": 0.1})))
+    for name, parameter in backbone.blocks.named_parameters():
+        if parameter.ndim == 2:  # timm would shrink the last layers of deeper blocks
+            assert parameter.std().item() == pytest.approx(0.1, rel=0.05), name
+    assert backbone.patch_embed.proj.bias.any()
+    reference = build_backbone(load_parameters(write_parameters(**{"model.patch_embedding_init": "truncated_normal"})))
+    assert not reference.patch_embed.proj.bias.any()
+    frozen = [name for name, parameter in backbone.named_parameters() if not parameter.requires_grad]
+    assert frozen == [f"blocks.{i}.attn.{n}_norm.bias" for i in range(2) for n in "qk"]  # the reference has none

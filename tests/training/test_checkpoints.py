@@ -1,0 +1,48 @@
+"""Results are whole or absent."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nepa.training.checkpoints import write_atomically, write_json, write_weights
+
+
+def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(KeyboardInterrupt), write_atomically(path) as beside:
+        beside.write_text('{"a": ')
+        raise KeyboardInterrupt
+    assert path.read_text() == '{\n "a": 1\n}\n'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupted_folder_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), write_atomically(tmp_path / "images") as beside:
+        beside.mkdir()
+        (beside / "training.npz").write_bytes(b"half")
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_replaces_the_one_before(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        with write_atomically(tmp_path / "images") as beside:
+            beside.mkdir()
+            (beside / name).touch()
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["second"]
+
+
+def test_equal_results_are_equal_files(tmp_path: Path) -> None:
+    write_json(tmp_path / "a", {"x": 1, "y": 2})
+    write_json(tmp_path / "b", {"y": 2, "x": 1})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_weights_round_trip(tmp_path: Path) -> None:
+    weights = {"a": torch.randn(3, 4).T, "b": torch.ones(2, requires_grad=True)}
+    write_weights(tmp_path / "deep" / "w.safetensors", weights)
+    read = load_file(tmp_path / "deep" / "w.safetensors")
+    assert all(torch.equal(read[name], weight) for name, weight in weights.items())

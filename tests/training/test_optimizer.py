@@ -1,0 +1,84 @@
+"""The learning rate that the optimizer really holds, layer by layer, at several steps."""
+
+import math
+
+import pytest
+import torch
+from conftest import Write
+
+from nepa.model.backbone import build_backbone
+from nepa.parameters import load_parameters
+from nepa.training.optimizer import (
+    LayerwiseSchedule,
+    build_optimizer,
+    cosine_with_warmup,
+    parameter_groups,
+    polynomial_with_warmup,
+)
+
+
+@pytest.fixture
+def classifier(write_parameters: Write) -> torch.nn.Module:
+    return build_backbone(load_parameters(write_parameters(**{"model.depth": 3})), num_classes=10)
+
+
+def test_groups_by_distance_from_the_head(classifier: torch.nn.Module) -> None:
+    groups = parameter_groups(classifier, classifier, 0.05)
+    distance = {name: group["distance"] for group in groups for name in group["names"]}
+    assert {distance[f"blocks.{i}.attn.qkv.weight"] for i in range(3)} == {1, 2, 3}
+    assert distance["blocks.2.attn.qkv.weight"] == 1  # the last block is nearest
+    assert distance["patch_embed.proj.weight"] == distance["cls_token"] == 4
+    assert distance["head.weight"] == distance["fc_norm.weight"] == distance["norm.weight"] == 0
+    assert sorted(distance) == sorted(name for name, p in classifier.named_parameters() if p.requires_grad)
+
+
+def test_weight_decay_spares_what_the_reference_spares(classifier: torch.nn.Module) -> None:
+    decay = {n: g["weight_decay"] for g in parameter_groups(classifier, classifier, 0.05) for n in g["names"]}
+    assert {name for name, value in decay.items() if value} == {
+        name for name, p in classifier.named_parameters() if p.ndim > 1 and name != "cls_token"
+    }
+
+
+def test_frozen_parameters_are_not_optimised(classifier: torch.nn.Module) -> None:
+    classifier.patch_embed.requires_grad_(False)
+    names = [name for group in parameter_groups(classifier, classifier, 0.05) for name in group["names"]]
+    assert not any("patch_embed" in name for name in names)
+
+
+def rates(classifier: torch.nn.Module, steps: int, **schedule: object) -> list[dict[int, float]]:
+    """The rate of every distance from the head, as held while each step is taken."""
+    optimizer = build_optimizer(
+        parameter_groups(classifier, classifier, 0.05), learning_rate=1e-2, betas=[0.9, 0.999], clip_gradient=1.0
+    )
+    scheduler = LayerwiseSchedule(optimizer, steps=steps, **schedule)
+    held = []
+    for _ in range(steps):
+        groups = optimizer.optimizer.param_groups
+        held.append({group["distance"]: group["lr"] for group in groups})
+        optimizer.step()
+        scheduler.step()
+    return held
+
+
+def test_fixed_layer_decay(classifier: torch.nn.Module) -> None:
+    held = rates(classifier, steps=20, warmup=5, decay=0.5)
+    for step in (0, 3, 5, 12, 19):
+        factor = step / 5 if step < 5 else 0.5 * (1 + math.cos(math.pi * (step - 5) / 15))
+        assert held[step] == pytest.approx({d: 1e-2 * factor * 0.5**d for d in range(5)})
+
+
+def test_ramped_layer_decay(classifier: torch.nn.Module) -> None:
+    held = rates(classifier, steps=20, warmup=0, decay=0.4, decay_end=1.0)
+    for step in (0, 10, 19):
+        ratio = held[step][3] / held[step][2]
+        assert ratio == pytest.approx(0.4 + 0.6 * step / 20)
+    assert held[0][4] == pytest.approx(1e-2 * 0.4**4)
+
+
+def test_shapes_of_the_schedule() -> None:
+    assert cosine_with_warmup(0, 10, 2) == 0
+    assert cosine_with_warmup(2, 10, 2) == 1
+    assert cosine_with_warmup(6, 10, 2) == pytest.approx(0.5)
+    assert cosine_with_warmup(10, 10, 2) == pytest.approx(0)
+    assert polynomial_with_warmup(0, 10, 1) == 0.5  # never a step without learning
+    assert [polynomial_with_warmup(step, 10, 0) for step in (0, 5, 10)] == [1, 0.5, 0]
