@@ -49,7 +49,7 @@ def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str
     classified = set(parameters.seeds.classification) if here else set()
     segmented = set(parameters.seeds.segmentation) if here else set()
     pretraining = list(parameters.pretraining) if here else _variants(runs, "pretrain")
-    finetuning = list(parameters.finetuning) if here else _variants(runs, "finetune", but=pretraining)
+    finetuning = list(parameters.finetuning) if here else _variants(runs, "finetune", but=[*pretraining, "full"])
     segmentation = list(parameters.segmentation) if here else _variants(runs, "segment")
     random = {run.variant for run in runs if run.metrics.get("initialisation") == "random"}
     floor = [variant for variant in finetuning if variant in random]

@@ -63,6 +63,7 @@ def build_segmentor(parameters: Parameters, backbone: Eva) -> EncoderDecoder:
             stride=(settings.stride, settings.stride),
         ),
     )
-    MMLogger.get_instance("nepa", log_level="ERROR")  # else init_weights prints a line for every weight
+    if not MMLogger.check_instance_created("nepa"):
+        MMLogger.get_instance("nepa", log_level="ERROR")  # else init_weights prints a line for every weight
     segmentor.init_weights()
     return segmentor

@@ -1,0 +1,84 @@
+"""MMSegmentation's EncoderDecoder over the backbone, without mmcv's compiled operators."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nepa.errors import UserError
+from nepa.model.backbone import build_backbone
+from nepa.parameters import load_parameters
+from nepa.segmentation.mmcv_operators import provide_operators
+
+provide_operators()
+
+from mmengine.registry import init_default_scope  # noqa: E402
+from mmseg.models import EncoderDecoder  # noqa: E402
+from mmseg.registry import DATASETS, MODELS  # noqa: E402
+
+from nepa.segmentation.scenes import Scenes, scenes_dataset  # noqa: E402
+from nepa.segmentation.segmentor import build_segmentor  # noqa: E402
+
+
+@pytest.fixture
+def segmentor(project: Path) -> EncoderDecoder:
+    init_default_scope("mmseg")
+    torch.manual_seed(0)
+    parameters = load_parameters()
+    return build_segmentor(parameters, build_backbone(parameters, image_size=24, dynamic=True)).eval()
+
+
+def test_an_absent_operator_says_how_to_get_it() -> None:
+    from mmcv.ops import nms
+
+    with pytest.raises(UserError, match=r"mmcv operator '\w+' is not in mmcv-lite; install the full mmcv 2.1.0"):
+        nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+
+
+def test_four_levels_in_mmsegmentation_s_registry(segmentor: EncoderDecoder) -> None:
+    assert MODELS.get("NEPA") is type(segmentor.backbone)
+    levels = segmentor.neck(segmentor.backbone(torch.randn(2, 1, 24, 24)))
+    assert [tuple(level.shape) for level in levels] == [(2, 16, side, side) for side in (24, 12, 6, 3)]
+    assert type(segmentor.decode_head).__name__ == "UPerHead"
+    assert type(segmentor.auxiliary_head).__name__ == "FCNHead"
+
+
+@pytest.mark.parametrize("size", [(32, 32), (25, 31), (24, 24), (40, 27)])
+def test_slide_inference_on_any_size(segmentor: EncoderDecoder, size: tuple[int, int]) -> None:
+    batch = {"inputs": [torch.randint(0, 256, (1, *size), dtype=torch.uint8)]}
+    with torch.no_grad():
+        logits = segmentor.test_step(batch)[0].seg_logits.data
+    assert logits.shape == (10, *size)
+    assert logits.isfinite().all()
+
+
+def test_windows_are_averaged_where_they_overlap(segmentor: EncoderDecoder) -> None:
+    images = torch.randn(1, 1, 32, 24)
+    meta = [{"ori_shape": (32, 24), "img_shape": (32, 24), "pad_shape": (32, 24)}]
+    with torch.no_grad():
+        slid = segmentor.slide_inference(images, meta)
+        top, bottom = (segmentor.encode_decode(images[:, :, at : at + 24], meta) for at in (0, 8))
+    torch.testing.assert_close(slid[:, :, :8], top[:, :, :8])
+    torch.testing.assert_close(slid[:, :, 24:], bottom[:, :, 16:])
+    torch.testing.assert_close(slid[:, :, 8:24], (top[:, :, 8:] + bottom[:, :, :16]) / 2)
+
+
+def test_weights_of_the_backbone_survive_building(project: Path) -> None:
+    init_default_scope("mmseg")
+    parameters = load_parameters()
+    backbone = build_backbone(parameters, image_size=24, dynamic=True)
+    before = {name: weight.clone() for name, weight in backbone.state_dict().items()}
+    segmentor = build_segmentor(parameters, backbone)
+    after = segmentor.backbone.eva.state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+
+
+def test_the_dataset_is_ade20k_s(project: Path) -> None:
+    parameters = load_parameters()
+    dataset = scenes_dataset(parameters, "training")
+    assert isinstance(dataset, DATASETS.get("ADE20KDataset")) and isinstance(dataset, Scenes)
+    sample = dataset[0]
+    truth = sample["data_samples"].gt_sem_seg.data
+    assert sample["inputs"].shape == (1, 24, 24) and truth.shape == (1, 24, 24)
+    assert set(truth.unique().tolist()) <= {*range(10), 255}  # unlabelled pixels are ignored
+    assert scenes_dataset(parameters, "validation")[0]["inputs"].shape == (1, 32, 32)

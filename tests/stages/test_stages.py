@@ -1,0 +1,125 @@
+"""The stages in order, on real digits: what they write, the same digits twice, how statuses pass on."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nepa.command_line import main
+
+RESULTS = Path("results/runs/smallest")
+ARTEFACTS = ("metrics.json", "history.csv")
+
+
+def run(*arguments: str) -> None:
+    assert main(list(arguments)) == 0
+
+
+def metrics(stage: str, variant: str = "full", seed: int = 0) -> dict:
+    return json.loads((RESULTS / stage / variant / f"seed-{seed}" / "metrics.json").read_text())
+
+
+def everything() -> dict[str, bytes]:
+    """Every result that two runs of one seed on one machine must share to the last digit."""
+    files = [p for p in Path("results").rglob("*") if p.name in ARTEFACTS] + list(Path("checkpoints").rglob("*.*s"))
+    return {str(path): path.read_bytes() for path in files}
+
+
+def test_the_main_line_twice_gives_the_same_digits(project: Path) -> None:
+    outcomes = []
+    for _ in range(2):
+        shutil.rmtree("results", ignore_errors=True)
+        shutil.rmtree("checkpoints", ignore_errors=True)
+        run("pretrain")
+        run("finetune")
+        run("segment")
+        outcomes.append(everything())
+    assert len(outcomes[0]) == 9
+    assert outcomes[0] == outcomes[1]
+
+    pretrained, tuned, segmented = metrics("pretrain"), metrics("finetune"), metrics("segment")
+    assert pretrained["steps"] == 2 * (197 // 32)
+    assert tuned["steps"] == 2 * (40 // 20) and tuned["labels"] == 40
+    assert sum(map(sum, tuned["confusion"])) == 800
+    assert tuned["top1"] == pytest.approx(sum(tuned["confusion"][i][i] for i in range(10)) / 8)
+    assert set(segmented["IoU"]) == {f"digit {digit}" for digit in range(10)}
+    facts = json.loads((RESULTS / "pretrain/full/seed-0/run.json").read_text())
+    assert facts["seed"] == 0 and facts["threads"] == 1 and len(facts["code"]) == len(facts["data"]) == 64
+    assert {"hardware", "versions", "seconds", "command"} <= facts.keys()
+    assert not list(project.rglob("*.partial"))
+
+
+def test_seeds_differ(project: Path) -> None:
+    run("pretrain", "--seed", "0")
+    run("pretrain", "--seed", "1")
+    assert metrics("pretrain", seed=0)["loss"] != metrics("pretrain", seed=1)["loss"]
+
+
+def test_variants_of_a_seed_see_the_same_labels_in_the_same_order(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nepa.stages import finetune
+
+    seen: dict[str, list[int]] = {}
+    forward = finetune.Finetuning.forward
+
+    def spy(self, images, labels=None, mode="tensor"):  # noqa: ANN001, ANN202 - stands in for the method above
+        if mode == "loss":
+            seen.setdefault(current, []).extend(labels.tolist())
+        return forward(self, images, labels, mode)
+
+    monkeypatch.setattr(finetune.Finetuning, "forward", spy)
+    run("pretrain")
+    run("pretrain", "--variant", "no_shift")
+    for current in ("full", "no_shift", "from_scratch"):  # noqa: B007 - read by the spy
+        run("finetune", "--variant", current)
+    assert len(seen["full"]) == 80
+    assert seen["full"] == seen["no_shift"] == seen["from_scratch"]
+
+
+def test_patch_embedding_is_frozen_where_it_was_pretrained(project: Path) -> None:
+    from safetensors.torch import load_file
+
+    run("pretrain")
+    run("finetune")
+    run("finetune", "--variant", "from_scratch")
+    start = load_file("checkpoints/smallest/pretrain/full/seed-0/backbone.safetensors")
+    tuned, scratch = (
+        load_file(f"checkpoints/smallest/finetune/{variant}/seed-0/classifier.safetensors")
+        for variant in ("full", "from_scratch")
+    )
+    key = "patch_embed.proj.weight"
+    assert start[key].equal(tuned[key])
+    assert not start[key].equal(scratch[key])
+    assert not start["blocks.0.attn.qkv.weight"].equal(tuned["blocks.0.attn.qkv.weight"])
+
+
+def test_a_divergence_is_a_result(project: Path) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["pretraining"]["explodes"] = {"pretrain": {"base_learning_rate": 1e38, "warmup_epochs": 0}}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    run("pretrain", "--variant", "explodes")
+    run("finetune", "--variant", "explodes")
+    assert metrics("pretrain", "explodes")["status"] == "diverged"
+    tuned = metrics("finetune", "explodes")
+    assert (tuned["status"], tuned["top1"], tuned["steps"]) == ("diverged", None, 0)
+
+
+def test_a_pretraining_s_status_passes_on(project: Path) -> None:
+    run("pretrain")
+    path = RESULTS / "pretrain/full/seed-0/metrics.json"
+    path.write_text(json.dumps(metrics("pretrain") | {"status": "collapsed"}))
+    run("finetune")
+    run("segment")
+    assert metrics("finetune")["status"] == metrics("segment")["status"] == "collapsed"
+    assert metrics("finetune")["top1"] is not None
+
+
+def test_truncated_metrics_of_pretraining(project: Path, capsys: pytest.CaptureFixture) -> None:
+    run("pretrain")
+    (RESULTS / "pretrain/full/seed-0/metrics.json").write_text('{"status": ')
+    assert main(["finetune"]) == 2
+    assert "metrics.json is truncated or no JSON; delete it and run its stage again" in capsys.readouterr().err
+    assert not (RESULTS / "finetune").exists()

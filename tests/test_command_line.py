@@ -1,0 +1,73 @@
+"""The `nepa` command: quick help, exit status 2 with one line for what the user can mend, no half-written output."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Write
+
+from nepa.command_line import STAGES, main
+
+NEPA = Path(sys.executable).with_name("nepa")
+
+
+def test_help_answers_in_under_a_second() -> None:
+    seconds = []
+    for _ in range(3):  # the quickest of three: neighbours may be busy
+        started = time.monotonic()
+        shown = subprocess.run([NEPA, "--help"], capture_output=True, text=True, check=True).stdout
+        seconds.append(time.monotonic() - started)
+    assert min(seconds) < 1
+    for stage in ("prepare", "pretrain", "finetune", "segment", "report"):
+        assert stage in shown
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_command_checks_params_yaml_first(
+    stage: str, write_parameters: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    folder = write_parameters(**{"model.heads": 3}).parent
+    monkeypatch.chdir(folder)
+    assert main([stage]) == 2
+    error = capsys.readouterr().err
+    assert error == "nepa: error: params.yaml: model: width 16 must be a multiple of heads 3\n"
+    assert [path.name for path in folder.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["pretrain", "--variant", "nope"], "pretraining has no variant 'nope'; it has full"),
+        (["finetune", "--variant", "nope"], "has no variant 'nope'"),
+        (["pretrain", "--seed", "-1"], "--seed -1 must not be negative"),
+        (["finetune", "--seed", "9"], "seed-9/backbone.safetensors not found; run `nepa pretrain` first"),
+        (["segment"], "seed-0/backbone.safetensors not found; run `nepa pretrain` first"),
+        (["report"], "results/runs holds no finished run; run `dvc repro`"),
+    ],
+)
+def test_what_the_user_can_mend(
+    project: Path, capsys: pytest.CaptureFixture, arguments: list[str], expected: str
+) -> None:
+    before = sorted(project.rglob("*"))
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("nepa: error: ") and error.count("\n") == 1
+    assert expected in error
+    assert [path for path in sorted(project.rglob("*")) if path.is_file()] == [p for p in before if p.is_file()]
+
+
+def test_unwritable_results(project: Path, capsys: pytest.CaptureFixture) -> None:
+    (project / "results").write_text("a file where the folder should be")  # root may write to any folder
+    assert main(["pretrain"]) == 2
+    error = capsys.readouterr().err
+    assert "results" in error.splitlines()[-1] and error.splitlines()[-1].startswith("nepa: error: cannot write")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to any folder")
+def test_folder_without_permission(project: Path, capsys: pytest.CaptureFixture) -> None:
+    (project / "results").mkdir(mode=0o555)
+    assert main(["pretrain"]) == 2
+    assert "cannot write results/runs: Permission denied" in capsys.readouterr().err
