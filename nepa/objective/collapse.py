@@ -70,7 +70,7 @@ def evaluate_pretraining(model: NextEmbeddingPrediction, images: Tensor) -> Eval
     """
     training = model.training
     model.eval()
-    prediction = model.predict(images)
+    prediction = model.predict(images.to(next(model.parameters()).device))
     loss = model.loss(prediction).item()
     identity = F.cosine_similarity(prediction.own_position.float(), prediction.target.float(), dim=-1).mean().item()
     model.train(training)

@@ -147,6 +147,7 @@ def predict(model: nn.Module, images: Tensor) -> Tensor:
     """Classes (n,) of images (n, C, H, W), in evaluation mode."""
     training = model.training
     model.eval()
-    predicted = torch.cat([model(batch, mode="tensor").argmax(1) for batch in images.split(512)])
+    device = next(model.parameters()).device
+    predicted = torch.cat([model(batch.to(device), mode="tensor").argmax(1).cpu() for batch in images.split(512)])
     model.train(training)
     return predicted

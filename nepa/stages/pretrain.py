@@ -63,8 +63,9 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     dataset = ArrayDataset(training_images.normalised(parameters), torch.from_numpy(training_images.labels))
 
     def spread(current: nn.Module) -> dict[str, float]:
+        embed = current.objective.backbone.patch_embed
         with torch.no_grad():
-            return measure_collapse(current.objective.backbone.patch_embed(validation)).as_dict()
+            return measure_collapse(embed(validation.to(embed.proj.weight.device))).as_dict()
 
     training = run_training(
         model,

@@ -125,8 +125,8 @@ def evaluate(segmentor: EncoderDecoder, dataset: ADE20KDataset) -> tuple[dict, d
         evaluator.process(data_samples=results, data_batch=batch)
         if len(samples["images"]) < SAMPLES:
             samples["images"].append(batch["inputs"][0][0].numpy())
-            samples["truth"].append(results[0].gt_sem_seg.data[0].numpy())
-            samples["prediction"].append(results[0].pred_sem_seg.data[0].numpy())
+            samples["truth"].append(results[0].gt_sem_seg.data[0].cpu().numpy())
+            samples["prediction"].append(results[0].pred_sem_seg.data[0].cpu().numpy())
     metric = evaluator.metrics[0]
     per_class = metric.total_area_to_metrics(
         *(sum(areas) for areas in zip(*metric.results, strict=True)), metric.metrics, metric.nan_to_num, metric.beta

@@ -38,7 +38,7 @@ def provenance(
 
     Args:
         data: checksum of the data that was read.
-        seconds: wall time of the training loop.
+        seconds: wall time of the training loop; `stage_seconds` counts from the process's start to this call.
         images: images that were trained on.
     """
     return {

@@ -1,0 +1,189 @@
+"""Both engines on the smallest recipe, in a temporary clone without a git identity; the tests run in this order."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, smallest_parameters
+
+pytestmark = pytest.mark.slow
+IDLE = {"dvc": "Data and pipelines are up to date.", "snakemake": "Nothing to be done"}
+COMMANDS = {"dvc": ["dvc", "repro"], "snakemake": ["snakemake", "--cores", "2", "all"]}
+
+
+def shrunk() -> dict:
+    """The smallest recipe with one seed and one variant of each kind."""
+    raw = smallest_parameters()
+    raw["seeds"] = {"classification": [0], "segmentation": [0]}
+    for variant in ("no_causal_mask", "no_stop_gradient"):
+        del raw["pretraining"][variant]
+    del raw["segmentation"]["from_scratch"]
+    return raw
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the working tree, with the smallest params.yaml and without the results of the default one."""
+    folder = tmp_path_factory.mktemp("end_to_end") / "clone"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if not name.startswith(("results/", "tests/")) and name != "dvc.lock" and (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    write(folder, shrunk())
+    return folder
+
+
+def write(folder: Path, raw: dict) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
+
+
+def run(folder: Path, command: list[str], status: int = 0) -> str:
+    """Run one command as a newcomer would; returns what it printed."""
+    home = folder.parent / "home"
+    home.mkdir(exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_"))} | {
+        "HOME": str(home),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert done.returncode == status, done.stdout[-6000:]
+    return done.stdout
+
+
+def change(folder: Path, section: str, key: str, value: object) -> None:
+    raw = yaml.safe_load((folder / "params.yaml").read_text())
+    raw[section][key] = value
+    write(folder, raw)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Every result that must not depend on the engine, the time or the machine's load."""
+    files = [*folder.glob("results/runs/**/metrics.json"), *folder.glob("results/runs/**/history.csv")]
+    files += [*folder.glob("checkpoints/**/*.safetensors"), folder / "results/table.csv"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_dvc_repro_from_nothing(clone: Path) -> None:
+    config = (clone / ".dvc/config").read_bytes()
+    declared = (clone / "dvc.yaml").read_bytes()
+    run(clone, ["dvc", "repro"])
+    assert (clone / "results/report.md").exists()
+    assert len(results(clone)) == 3 * 6 + 1
+    # Nothing that the stages import may touch the ledger.
+    assert (clone / ".dvc/config").read_bytes() == config and (clone / "dvc.yaml").read_bytes() == declared
+    assert (clone / ".dvc/cache").is_dir()
+
+
+def test_a_second_dvc_repro_is_quick_and_idle(clone: Path) -> None:
+    started = time.monotonic()
+    assert IDLE["dvc"] in run(clone, ["dvc", "repro"])
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize("target", ["all", "ablations", "report"])
+def test_then_snakemake_is_idle(clone: Path, target: str) -> None:
+    assert IDLE["snakemake"] in run(clone, ["snakemake", "--cores", "2", target])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "section", "key", "value", "stages"),
+    [
+        ("snakemake", "dvc", "segment", "learning_rate", 1e-3, {"segment@full-0", "report"}),
+        ("dvc", "snakemake", "finetune", "mixup", 0.0, {"finetune@full-0", "finetune@no_shift-0", "report"}),
+        ("snakemake", "dvc", "objective", "input_mask_ratio", 0.25, {"pretrain@full-0", "finetune@full-0", "report"}),
+    ],
+)
+def test_after_either_engine_the_other_is_idle(
+    clone: Path, first: str, second: str, section: str, key: str, value: object, stages: set[str]
+) -> None:
+    before = results(clone)
+    change(clone, section, key, value)
+    shown = run(clone, COMMANDS[first])
+    for stage in stages:
+        assert f"Running stage '{stage}'" in shown
+    assert "nepa prepare" not in shown
+    assert results(clone) != before
+    assert IDLE[second] in run(clone, COMMANDS[second])
+    assert IDLE[first] in run(clone, COMMANDS[first])
+
+
+def test_dvc_checkout_brings_back_what_was_deleted(clone: Path) -> None:
+    before = results(clone)
+    shutil.rmtree(clone / "checkpoints")
+    shutil.rmtree(clone / "data/smallest/images")
+    run(clone, ["dvc", "checkout"])
+    assert results(clone) == before
+    assert IDLE["snakemake"] in run(clone, COMMANDS["snakemake"])
+    assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])
+
+
+def test_push_and_pull(clone: Path, tmp_path: Path) -> None:
+    run(clone, ["dvc", "remote", "add", "--local", "--force", "--default", "storage", str(tmp_path / "storage")])
+    run(clone, ["dvc", "push"])
+    before = results(clone)
+    for name in ("checkpoints", ".dvc/cache", "data/smallest/images"):
+        shutil.rmtree(clone / name)
+    run(clone, ["dvc", "pull"])
+    assert results(clone) == before
+
+
+def test_metrics_and_plots_are_dvc_s(clone: Path) -> None:
+    shown = json.loads(run(clone, ["dvc", "metrics", "show", "--json"]))
+    files = shown[""]["data"]
+    assert files["results/runs/smallest/finetune/full/seed-0/metrics.json"]["data"]["status"] == "ok"
+
+
+def test_both_engines_give_the_same_digits(clone: Path) -> None:
+    """From nothing, on the same parameters, with two runs at a time."""
+    before = results(clone)
+    for name in ("checkpoints", "data", "results", ".dvc/cache", "dvc.lock", ".snakemake"):
+        path = clone / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run(clone, COMMANDS["snakemake"])
+    assert results(clone) == before
+    assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])
+
+
+@pytest.fixture
+def spoilt(clone: Path) -> Iterator[Path]:
+    """The clone with an impossible model."""
+    text = (clone / "params.yaml").read_text()
+    change(clone, "model", "heads", 3)
+    yield clone
+    (clone / "params.yaml").write_text(text)
+
+
+def test_bad_parameters_stop_both_engines_before_any_stage(spoilt: Path) -> None:
+    message = "nepa: error: params.yaml: model: width 16 must be a multiple of heads 3"
+    before = results(spoilt)
+    shown = run(spoilt, ["dvc", "repro"], status=255)
+    assert message in shown and "Running stage 'prepare_images'" not in shown
+    shown = run(spoilt, COMMANDS["snakemake"], status=2)
+    assert shown.splitlines()[-1] == message and "Traceback" not in shown
+    assert results(spoilt) == before
+
+
+def test_a_damaged_checkpoint_is_made_anew(clone: Path) -> None:
+    """DVC sees the damage as a change of an output."""
+    path = clone / "checkpoints/smallest/pretrain/no_shift/seed-0/backbone.safetensors"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:-8])
+    run(clone, COMMANDS["snakemake"])
+    assert path.read_bytes() == content
+    assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])

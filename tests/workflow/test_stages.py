@@ -1,0 +1,112 @@
+"""The scheduler's view of dvc.yaml: order, resources, staleness; on the project's own file."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, smallest_parameters
+from dvc.repo import Repo
+
+from nepa.workflow.stages import mark, out_of_date, read_stages
+
+TOY = {
+    "stages": {
+        "check": {"cmd": "cp a checked", "deps": ["a"], "outs": ["checked"], "meta": {"constant": True}},
+        "first": {"cmd": "cp b first", "deps": ["checked", "b"], "outs": ["first"], "meta": {"cpus": 2}},
+        "second": {"cmd": "cp first second", "deps": ["first"], "outs": ["second"]},
+        "other": {"cmd": "cp c other", "deps": ["c"], "outs": ["other"]},
+    }
+}
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which four small stages have run."""
+    monkeypatch.chdir(tmp_path)
+    Repo.init(no_scm=True)
+    Path("dvc.yaml").write_text(yaml.safe_dump(TOY))
+    for name in "abc":
+        Path(name).write_text(name)
+    with Repo() as repo:
+        repo.reproduce()
+    return tmp_path
+
+
+def test_order_and_resources(toy: Path) -> None:
+    stages = {stage.address: stage for stage in read_stages()}
+    order = list(stages)
+    assert order.index("check") < order.index("first") < order.index("second")
+    assert stages["second"].after == ("first",)
+    assert stages["first"].meta["cpus"] == 2
+
+
+def test_nothing_is_out_of_date_after_a_run(toy: Path) -> None:
+    assert out_of_date() == set()
+
+
+def test_what_follows_from_a_change_is_out_of_date(toy: Path) -> None:
+    Path("b").write_text("changed")
+    assert out_of_date() == {"first", "second"}
+    Path("first").unlink()
+    Path("b").write_text("b")
+    assert out_of_date() == {"first", "second"}
+
+
+def test_nothing_follows_from_a_stage_whose_output_is_constant(toy: Path) -> None:
+    Path("a").write_text("changed")
+    assert out_of_date() == {"check"}
+
+
+def test_markers_follow_dvc(toy: Path) -> None:
+    stages = read_stages()
+    Path("b").write_text("changed")
+    mark(stages, out_of_date())
+    assert {stage.address for stage in stages if stage.marker.exists()} == {"check", "other"}
+    with Repo() as repo:
+        repo.reproduce()  # the other engine runs
+    mark(stages, out_of_date())
+    assert all(stage.marker.exists() for stage in stages)
+
+
+def addresses(folder: Path, raw: dict[str, Any]) -> set[str]:
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    return {stage.address for stage in read_stages()}
+
+
+def test_a_variant_is_one_line_of_params_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Repo.init(no_scm=True)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    raw = smallest_parameters()
+    before = addresses(tmp_path, raw)
+    raw["pretraining"]["masked"] = {"objective": {"input_mask_ratio": 0.4}}
+    assert addresses(tmp_path, raw) - before == {
+        f"{s}@masked-{seed}" for s in ("pretrain", "finetune") for seed in (0, 1)
+    }
+    del raw["pretraining"]["masked"]
+    raw["finetuning"]["causal"] = {"finetune": {"attention": "causal"}}
+    assert addresses(tmp_path, raw) - before == {f"finetune_variants@causal-{seed}" for seed in (0, 1)}
+    del raw["finetuning"]["causal"]
+    raw["segmentation"]["slow"] = {"segment": {"learning_rate": 1e-5}}
+    assert addresses(tmp_path, raw) - before == {"segment@slow-0"}
+
+
+def test_every_run_lies_below_its_recipe_and_nothing_is_trained_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Repo.init(no_scm=True)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smallest_parameters()))
+    with Repo() as repo:
+        stages = list(repo.index.stages)
+        outputs = [out.fs_path for stage in stages for out in stage.outs]
+        commands = [stage.cmd for stage in stages]
+    assert len(set(outputs)) == len(outputs) and len(set(commands)) == len(commands)
+    report = {"report.md", "table.csv", "figures"}
+    assert all("smallest" in Path(path).parts for path in outputs if Path(path).name not in report)
+    after = {stage.address: stage.after for stage in read_stages()}
+    assert "pretrain@full-0" in after["segment@full-0"] and "pretrain@full-0" in after["finetune@full-0"]
+    assert {stage for stage in after if stage.startswith(("finetune", "segment"))} <= set(after["report"])
