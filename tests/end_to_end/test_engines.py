@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -187,3 +188,40 @@ def test_a_damaged_checkpoint_is_made_anew(clone: Path) -> None:
     run(clone, COMMANDS["snakemake"])
     assert path.read_bytes() == content
     assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])
+
+
+def readme_blocks() -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+def test_every_command_of_the_readme_runs(clone: Path) -> None:
+    environment = clone / ".venv"
+    environment.symlink_to(sys.prefix)
+    blocks = readme_blocks()
+    assert len(blocks) >= 4
+    for block in blocks:
+        run(clone, ["bash", "-euo", "pipefail", "-c", block])
+    assert "| masked " not in (clone / "results/report.md").read_text()
+
+
+def test_the_readme_s_other_commands_are_ci_s() -> None:
+    targets = set(re.findall(r"`(make \w+)`", (ROOT / "README.md").read_text()))
+    assert targets == {"make help", "make test", "make lint"}
+    assert all(f"\n{target}\n" in (ROOT / ".ci/run").read_text() for target in targets)
+
+
+def test_the_readme_s_variant_gets_its_stages_and_its_row(clone: Path) -> None:
+    line = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[1]
+    raw = yaml.safe_load((clone / "params.yaml").read_text())
+    raw["pretraining"] |= yaml.safe_load(line)
+    write(clone, raw)
+    shown = run(clone, COMMANDS["snakemake"])
+    assert "Running stage 'pretrain@masked-0'" in shown and "Running stage 'pretrain@full-0'" not in shown
+    assert "| masked " in (clone / "results/report.md").read_text()
+
+
+def test_snakemake_lint(clone: Path) -> None:
+    shown = run(clone, ["snakemake", "--lint"], status=1)
+    # The environment is the project's own, made by make: the one rule that does not apply.
+    found = set(re.findall(r"^    \* (.*)$", shown, flags=re.MULTILINE))
+    assert found == {"Specify a conda environment or container for each rule.:"}

@@ -56,7 +56,7 @@ def test_windows_are_averaged_where_they_overlap(segmentor: EncoderDecoder) -> N
     images = torch.randn(1, 1, 32, 24)
     meta = [{"ori_shape": (32, 24), "img_shape": (32, 24), "pad_shape": (32, 24)}]
     with torch.no_grad():
-        slid = segmentor.slide_inference(images, meta)
+        slid = segmentor.inference(images, meta)
         top, bottom = (segmentor.encode_decode(images[:, :, at : at + 24], meta) for at in (0, 8))
     torch.testing.assert_close(slid[:, :, :8], top[:, :, :8])
     torch.testing.assert_close(slid[:, :, 24:], bottom[:, :, 16:])

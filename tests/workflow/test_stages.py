@@ -61,6 +61,7 @@ def test_nothing_follows_from_a_stage_whose_output_is_constant(toy: Path) -> Non
 
 def test_markers_follow_dvc(toy: Path) -> None:
     stages = read_stages()
+    mark(stages, out_of_date())
     Path("b").write_text("changed")
     mark(stages, out_of_date())
     assert {stage.address for stage in stages if stage.marker.exists()} == {"check", "other"}
