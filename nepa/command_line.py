@@ -1,6 +1,7 @@
 """The `nepa` command: one subcommand per stage; params.yaml is checked before anything else."""
 
 import argparse
+import errno
 import gc
 import importlib
 import logging
@@ -16,6 +17,15 @@ STAGES = {
     "finetune": "fine-tune a backbone for classification",
     "segment": "train UPerNet on a backbone",
     "report": "write results/report.md and its table from what has run",
+}
+REMEDIES = {
+    errno.EACCES: "mend its permissions",
+    errno.EPERM: "mend its permissions",
+    errno.EROFS: "work in a folder that may be written to",
+    errno.ENOSPC: "free some space and run the stage again",
+    errno.ENOTDIR: "move away the file that stands where a folder should be",
+    errno.EEXIST: "move away the file that stands where a folder should be",
+    errno.EISDIR: "move away the folder that stands where a file should be",
 }
 GROUPS = {"pretrain": ("pretraining",), "finetune": ("pretraining", "finetuning"), "segment": ("segmentation",)}
 
@@ -46,8 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"nepa: error: {error}", file=sys.stderr)
         return 2
-    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        print(f"nepa: error: cannot write {error.filename}: {error.strerror}; mend its permissions", file=sys.stderr)
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        where = error.filename or "a file"
+        print(f"nepa: error: {where}: {error.strerror}; {REMEDIES[error.errno]}", file=sys.stderr)
         return 2
     return 0
 

@@ -63,11 +63,21 @@ def test_unwritable_results(project: Path, capsys: pytest.CaptureFixture) -> Non
     (project / "results").write_text("a file where the folder should be")  # root may write to any folder
     assert main(["pretrain"]) == 2
     error = capsys.readouterr().err
-    assert "results" in error.splitlines()[-1] and error.splitlines()[-1].startswith("nepa: error: cannot write")
+    assert error.splitlines()[-1].startswith("nepa: error: results")
+    assert error.endswith("move away the file that stands where a folder should be\n")
+
+
+def test_a_full_disk(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    from nepa.stages import pretrain
+
+    monkeypatch.setattr(pretrain, "write_weights", lambda *_: Path("/dev/full").write_text("no room"))
+    assert main(["pretrain"]) == 2
+    assert "No space left on device; free some space and run the stage again" in capsys.readouterr().err
+    assert not (project / "checkpoints").exists() and not (project / "results").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to any folder")
 def test_folder_without_permission(project: Path, capsys: pytest.CaptureFixture) -> None:
     (project / "results").mkdir(mode=0o555)
     assert main(["pretrain"]) == 2
-    assert "cannot write results/runs: Permission denied" in capsys.readouterr().err
+    assert "results/runs: Permission denied; mend its permissions" in capsys.readouterr().err

@@ -26,6 +26,11 @@ def test_the_default_is_valid() -> None:
     for name in ("from_scratch", "from_scratch_long"):
         floor = resolve_variant(parameters, "finetuning", name).finetune
         assert floor.initialisation == "random" and not floor.freeze_patch_embedding
+    # The long floor takes as many steps as pretraining and fine-tuning together.
+    per_epoch = parameters.finetune.labels // parameters.finetune.batch_size
+    together = parameters.finetune.epochs * per_epoch
+    together += parameters.pretrain.epochs * (parameters.data.training_images // parameters.pretrain.batch_size)
+    assert abs(floor.epochs * per_epoch - together) <= 0.02 * together
 
 
 @pytest.mark.parametrize(

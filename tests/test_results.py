@@ -1,0 +1,65 @@
+"""The committed results: as the ledger recorded them, of every declared run, and what they must show."""
+
+import hashlib
+import json
+import re
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+
+from nepa.parameters import load_parameters
+from nepa.report.collect import declared_runs
+
+RUNS = ROOT / "results/runs/digits"
+
+
+def metrics(stage: str, variant: str) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted((RUNS / stage / variant).glob("seed-*/metrics.json"))]
+
+
+def test_results_are_those_that_the_ledger_recorded() -> None:
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())
+    recorded = {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}
+    committed = [path for path in RUNS.rglob("*") if path.is_file()] + [
+        ROOT / "results/report.md",
+        ROOT / "results/table.csv",
+    ]
+
+    for path in committed:
+        name = path.relative_to(ROOT).as_posix()
+        assert hashlib.md5(path.read_bytes()).hexdigest() == recorded[name], (
+            f"{name} is not what dvc.lock says; run dvc repro"
+        )
+
+
+def test_every_declared_run_is_there() -> None:
+    declared = declared_runs(load_parameters(ROOT / "params.yaml"))
+    found = {path.parent.relative_to(RUNS).parts for path in RUNS.rglob("metrics.json")}
+    assert {(stage, variant, f"seed-{seed}") for stage, variant, seed in declared} == found
+
+
+def test_what_the_method_must_show_at_any_size() -> None:
+    collapsed, identity = metrics("pretrain", "no_stop_gradient"), metrics("pretrain", "no_shift")
+    assert len(collapsed) >= 3 and len(identity) >= 3
+    assert all(run["status"] == "collapsed" and run["loss"] < -0.999 for run in collapsed)
+    assert all(run["status"] == "identity" for run in identity)
+    assert all(run["status"] == "ok" for variant in ("full", "no_causal_mask") for run in metrics("pretrain", variant))
+
+
+def test_the_report_says_what_the_table_says() -> None:
+    table = pd.read_csv(ROOT / "results/table.csv").set_index(["recipe", "task", "variant", "metric"])
+    row = table.loc[("digits", "ablation", "full", "top1")]
+    assert f"{row['mean']:.1f} ± {row['std']:.1f} (n = {row['n']})" in (ROOT / "results/report.md").read_text()
+    assert row["mean"] == pytest.approx(
+        pd.Series([run["top1"] for run in metrics("finetune", "full")]).mean(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("document", ["README.md", "results/report.md"])
+def test_every_link_leads_somewhere(document: str) -> None:
+    path = ROOT / document
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text())
+    assert links
+    assert all((path.parent / link).exists() for link in links)
