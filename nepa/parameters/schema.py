@@ -168,6 +168,9 @@ class Finetune(Optimization):
     labels: Positive
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     layer_decay_end: Annotated[float, Field(gt=0, le=1)] | None
+    layer_decay_ramp: Literal["linear", "cosine"]
+    layer_warmup: bool
+    head_learning_rate: PositiveFloat | None
     freeze_patch_embedding: bool
     attention: Literal["bidirectional", "causal"]
     drop_path: Decay

@@ -74,8 +74,13 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         dataset = ArrayDataset(images.normalised(parameters)[chosen], torch.from_numpy(images.labels[chosen]))
         per_epoch = settings.labels // settings.batch_size
         steps = settings.epochs * per_epoch
+        groups = parameter_groups(model, classifier, settings.weight_decay)
+        if settings.head_learning_rate is not None:
+            groups = [
+                group | {"lr": settings.head_learning_rate} if group["distance"] == 0 else group for group in groups
+            ]
         optimizer = build_optimizer(
-            parameter_groups(model, classifier, settings.weight_decay),
+            groups,
             learning_rate=settings.learning_rate,
             betas=settings.betas,
             clip_gradient=settings.clip_gradient,
@@ -86,6 +91,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
             warmup=settings.warmup_epochs * per_epoch,
             decay=settings.layer_decay,
             decay_end=settings.layer_decay_end,
+            ramp=settings.layer_decay_ramp,
+            layer_warmup=settings.layer_warmup,
         )
         shown = validation.normalised(parameters)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmengine.optim import OptimWrapper, _ParamScheduler
@@ -87,7 +87,11 @@ class ClippedOptimizer(OptimWrapper):
 def build_optimizer(
     groups: list[Group], *, learning_rate: float, betas: list[float], clip_gradient: float
 ) -> ClippedOptimizer:
-    """AdamW in one fused kernel, with the gradient's norm clipped; groups as `parameter_groups` makes them."""
+    """AdamW in one fused kernel, with the gradient's norm clipped.
+
+    Args:
+        groups: as `parameter_groups` makes them; a group with an `lr` of its own keeps it.
+    """
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(betas[0], betas[1]), fused=True)
     return ClippedOptimizer(optimizer, clip_gradient)
 
@@ -117,7 +121,9 @@ class LayerwiseSchedule(_ParamScheduler):
         warmup: steps of warm-up.
         shape: (step, steps, warmup) -> factor.
         decay: layer-wise decay at the start.
-        decay_end: at the end, reached linearly (paper's recipe); None keeps it fixed (reference code).
+        decay_end: at the end (paper: 1.0); None keeps it fixed (reference code's default).
+        ramp: how the decay gets there: `linear` (paper's text) or `cosine` (reference code).
+        layer_warmup: warm each group up for warmup x (1 - decay ** distance) steps, one at least (reference code).
     """
 
     def __init__(
@@ -129,20 +135,30 @@ class LayerwiseSchedule(_ParamScheduler):
         shape: Callable[[int, int, int], float] = cosine_with_warmup,
         decay: float = 1.0,
         decay_end: float | None = None,
+        ramp: Literal["linear", "cosine"] = "linear",
+        layer_warmup: bool = False,
     ) -> None:
         self.steps = steps
         self.warmup = warmup
         self.shape = shape
         self.decay = decay
         self.decay_end = decay if decay_end is None else decay_end
+        self.ramp = ramp
+        self.layer_warmup = layer_warmup
         super().__init__(optimizer, "lr", by_epoch=False)
 
     def _get_value(self) -> list[float]:
         # The scheduler steps once more after the last iteration.
         step = min(self.last_step, self.steps)
-        factor = self.shape(step, self.steps, self.warmup)
-        decay = self.decay + (self.decay_end - self.decay) * step / self.steps
+        progress = step / self.steps
+        if self.ramp == "cosine":
+            progress = 0.5 * (1 - math.cos(math.pi * progress))
+        decay = self.decay + (self.decay_end - self.decay) * progress
         return [
-            base * factor * decay ** group.get("distance", 0)  # MMEngine appends a group of defaults
+            base * self._factor(step, decay ** group.get("distance", 0))  # MMEngine appends a group of defaults
             for base, group in zip(self.base_values, self.optimizer.param_groups, strict=True)
         ]
+
+    def _factor(self, step: int, scale: float) -> float:
+        warmup = max(1, round(self.warmup * (1 - scale))) if self.layer_warmup else self.warmup
+        return scale * self.shape(step, self.steps, warmup)

@@ -1,6 +1,8 @@
 """The learning rate that the optimizer really holds, layer by layer, at several steps."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from nepa.training.optimizer import (
     parameter_groups,
     polynomial_with_warmup,
 )
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden/lr_schedules.json").read_text())
 
 
 @pytest.fixture
@@ -45,12 +49,14 @@ def test_frozen_parameters_are_not_optimised(classifier: torch.nn.Module) -> Non
     assert not any("patch_embed" in name for name in names)
 
 
-def rates(classifier: torch.nn.Module, steps: int, **schedule: object) -> list[dict[int, float]]:
+def rates(
+    classifier: torch.nn.Module, steps: int, schedule_steps: int | None = None, **schedule: object
+) -> list[dict[int, float]]:
     """The rate of every distance from the head, as held while each step is taken."""
     optimizer = build_optimizer(
         parameter_groups(classifier, classifier, 0.05), learning_rate=1e-2, betas=[0.9, 0.999], clip_gradient=1.0
     )
-    scheduler = LayerwiseSchedule(optimizer, steps=steps, **schedule)
+    scheduler = LayerwiseSchedule(optimizer, steps=schedule_steps or steps, **schedule)
     held = []
     for _ in range(steps):
         groups = optimizer.optimizer.param_groups
@@ -73,6 +79,41 @@ def test_ramped_layer_decay(classifier: torch.nn.Module) -> None:
         ratio = held[step][3] / held[step][2]
         assert ratio == pytest.approx(0.4 + 0.6 * step / 20)
     assert held[0][4] == pytest.approx(1e-2 * 0.4**4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("llrd_cosine_warmup_b", {"layer_warmup": True}),
+        ("llrd_cosine_warmup_l", {"layer_warmup": True}),
+        ("llrd_cosine_ramp", {"ramp": "cosine"}),
+    ],
+)
+def test_the_reference_s_schedules(name: str, options: dict, write_parameters: Write) -> None:
+    """Every listed step of every depth, of a backbone as deep as the reference's."""
+    golden = GOLDEN[name]
+    deep = build_backbone(load_parameters(write_parameters(**{"model.depth": 12})), num_classes=10)
+    held = rates(
+        deep,
+        steps=golden["training_steps"] + 1,
+        schedule_steps=golden["training_steps"],
+        warmup=golden["warmup_steps"],
+        decay=golden["llrd"],
+        decay_end=golden["llrd_end"],
+        **options,
+    )
+    assert len(golden["rows"]) == 21
+    for step, *factors in golden["rows"]:
+        found = [held[step][distance] / 1e-2 for distance in range(13)]
+        assert found == pytest.approx(factors, abs=1e-6)
+
+
+def test_a_group_with_a_rate_of_its_own_keeps_it(classifier: torch.nn.Module) -> None:
+    groups = [g | {"lr": 1e-3} if g["distance"] == 0 else g for g in parameter_groups(classifier, classifier, 0.05)]
+    optimizer = build_optimizer(groups, learning_rate=1e-2, betas=[0.9, 0.999], clip_gradient=1.0)
+    LayerwiseSchedule(optimizer, steps=20, warmup=0, decay=0.5)
+    held = {group["distance"]: group["lr"] for group in optimizer.optimizer.param_groups}
+    assert held[0] == pytest.approx(1e-3) and held[1] == pytest.approx(5e-3)
 
 
 def test_shapes_of_the_schedule() -> None:
