@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> None:
     if seed < 0:
         raise UserError(f"--seed {seed} must not be negative")
     groups = GROUPS[options.stage]
-    group = next((group for group in groups if options.variant in getattr(parameters, group)), groups[0])
+    group = next((group for group in groups if options.variant in parameters.variants(group)), groups[0])
     resolved = resolve_variant(parameters, group, options.variant)
     _stage(options.stage).run(resolved, options.variant, seed)
 

@@ -18,6 +18,7 @@ SMALLEST: dict[str, Any] = {
     "seeds": {"classification": [0, 1], "segmentation": [0]},
     "data": {"validation_images": 800, "test_images": 800},
     "scenes": {"training": 8, "validation": 3},
+    "further_ablations": {"seeds": [0]},
     "model": {"width": 16, "depth": 2, "heads": 2},
     "pretrain": {"epochs": 2, "warmup_epochs": 1, "monitor_every": 4},
     "finetune": {"labels": 40, "epochs": 2, "warmup_epochs": 1, "batch_size": 20},

@@ -38,14 +38,14 @@ def load_parameters(path: Path = Path("params.yaml")) -> Parameters:
         raise UserError(f"{path} holds {type(raw).__name__}, expected a map of sections; restore it with git")
     parameters = _validate(raw, str(path))
     for group in GROUPS:
-        for name in getattr(parameters, group):
+        for name in parameters.variants(group):
             resolve_variant(parameters, group, name)
     return parameters
 
 
 def resolve_variant(parameters: Parameters, group: VariantGroup, name: str) -> Parameters:
     """The parameters of one variant: the shared ones with its overrides laid over them, checked again."""
-    variants = getattr(parameters, group)
+    variants = parameters.variants(group)
     if name not in variants:
         raise UserError(f"params.yaml: {group} has no variant '{name}'; it has {', '.join(variants)}")
     raw = copy.deepcopy(parameters.model_dump())

@@ -158,6 +158,7 @@ class Optimization(Section):
 class Pretrain(Optimization):
     """Pretraining; the collapse monitor looks every `monitor_every` steps."""
 
+    learn_qk_norm_scale: bool
     monitor_every: Positive
 
 
@@ -166,6 +167,8 @@ class Finetune(Optimization):
 
     initialisation: Literal["pretrained", "random"]
     labels: Positive
+    trained: Literal["all", "head"]
+    pool: Literal["mean", "last_token"]
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     layer_decay_end: Annotated[float, Field(gt=0, le=1)] | None
     layer_decay_ramp: Literal["linear", "cosine"]
@@ -224,6 +227,14 @@ class Segment(Section):
         return self
 
 
+class FurtherAblations(Section):
+    """Variants that only `snakemake ablations_all` runs, with seeds of their own."""
+
+    seeds: Annotated[list[Count], Field(min_length=1)]
+    pretraining: dict[Name, Overrides]
+    finetuning: dict[Name, Overrides]
+
+
 class Parameters(Section):
     """All of params.yaml."""
 
@@ -240,6 +251,11 @@ class Parameters(Section):
     pretraining: dict[Name, Overrides]
     finetuning: dict[Name, Overrides]
     segmentation: dict[Name, Overrides]
+    further_ablations: FurtherAblations
+
+    def variants(self, group: str) -> dict[str, Overrides]:
+        """Every variant of `pretraining`, `finetuning` or `segmentation`, the further ablations' included."""
+        return getattr(self, group) | getattr(self.further_ablations, group, {})
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Parameters":
@@ -269,7 +285,15 @@ class Parameters(Section):
             raise ValueError(f"segment.blocks {self.segment.blocks} must be below model.depth {self.model.depth}")
         if "full" not in self.pretraining:
             raise ValueError("pretraining must contain 'full', from which fine-tuning and segmentation start")
-        shared = sorted(set(self.pretraining) & set(self.finetuning))
-        if shared:
-            raise ValueError(f"{shared} stand in pretraining and in finetuning; give each variant one name")
+        further = self.further_ablations
+        names = [*self.pretraining, *self.finetuning, *further.pretraining, *further.finetuning]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"{repeated} stand in more than one of the maps of variants; give each variant one name")
+        missing = sorted(set(further.seeds) - set(self.seeds.classification))
+        if missing:
+            raise ValueError(
+                f"further_ablations.seeds {missing} have no `full` to start from or compare with; "
+                f"take them from seeds.classification {self.seeds.classification}"
+            )
         return self

@@ -9,8 +9,7 @@ import pandas as pd
 
 from nepa.errors import UserError
 from nepa.parameters import Parameters
-
-RUNS = Path("results/runs")
+from nepa.stages.paths import RESULTS
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,11 @@ class Run:
     provenance: dict[str, Any]
 
     @property
+    def further(self) -> bool:
+        """Of the further ablations."""
+        return self.folder.is_relative_to(RESULTS["further"])
+
+    @property
     def status(self) -> str:
         """`ok`, `collapsed`, `identity` or `diverged`."""
         return self.metrics["status"]
@@ -38,24 +42,24 @@ class Run:
 def declared_runs(parameters: Parameters) -> set[tuple[str, str, int]]:
     """Stage, variant and seed of every run that params.yaml asks for."""
     seeds = parameters.seeds
-    classified = [*parameters.pretraining, *parameters.finetuning]
-    return (
-        {("pretrain", variant, seed) for variant in parameters.pretraining for seed in seeds.classification}
-        | {("finetune", variant, seed) for variant in classified for seed in seeds.classification}
-        | {("segment", variant, seed) for variant in parameters.segmentation for seed in seeds.segmentation}
-    )
+    declared = {("segment", variant, seed) for variant in parameters.segmentation for seed in seeds.segmentation}
+    further = parameters.further_ablations
+    for of, numbers in ((parameters, seeds.classification), (further, further.seeds)):
+        declared |= {("pretrain", variant, seed) for variant in of.pretraining for seed in numbers}
+        declared |= {("finetune", variant, seed) for variant in (*of.pretraining, *of.finetuning) for seed in numbers}
+    return declared
 
 
-def collect_runs(parameters: Parameters, root: Path = RUNS) -> list[Run]:
-    """Every finished run below `root`, in a fixed order; of the recipe in place only those that params.yaml declares.
+def collect_runs(parameters: Parameters) -> list[Run]:
+    """Every finished run, in a fixed order; of the recipe in place only those that params.yaml declares.
 
     Raises:
         UserError: a file of a run is missing or truncated.
     """
     declared = declared_runs(parameters)
     runs = []
-    for metrics in sorted(root.glob("*/*/*/seed-*/metrics.json")):
-        recipe, stage, variant, seed = metrics.parent.relative_to(root).parts
+    for metrics in [path for root in RESULTS.values() for path in root.glob("*/*/*/seed-*/metrics.json")]:
+        recipe, stage, variant, seed = metrics.parent.parts[2:]
         number = int(seed.removeprefix("seed-"))
         if recipe == parameters.recipe and (stage, variant, number) not in declared:
             continue

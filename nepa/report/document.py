@@ -12,7 +12,7 @@ from nepa.parameters import Parameters
 from nepa.report.collect import Run
 from nepa.report.statistics import Difference, paired_difference
 from nepa.report.table import paper
-from nepa.report.verdict import ablation_verdict, by_seed
+from nepa.report.verdict import by_seed, row_verdict
 
 RECIPES = Path("recipes")
 NONE = "–"
@@ -40,8 +40,13 @@ def write_document(parameters: Parameters, runs: list[Run], table: pd.DataFrame,
                 "name": name,
                 "statement": _statement(name),
                 "ablation": _markdown(ablation_table(parameters, mine, rows)),
-                "classification": _markdown(compared_table(mine, rows, "classification", "finetune")),
-                "segmentation": _markdown(compared_table(mine, rows, "segmentation", "segment")),
+                "classification": _markdown(compared_table(parameters, mine, rows, "classification")),
+                "segmentation": _markdown(compared_table(parameters, mine, rows, "segmentation")),
+                "further": [
+                    {"title": paper()["tables"][task]["title"], "table": _markdown(table)}
+                    for task in further_tasks(mine)
+                    if not (table := compared_table(parameters, mine, rows, task)).empty
+                ],
                 "figures": {Path(path).stem: path for path in figures.get(name, [])},
                 "cost": _markdown(cost_table(mine)),
                 "provenance": _markdown(provenance_table(mine)),
@@ -63,7 +68,7 @@ def ablation_table(parameters: Parameters, runs: list[Run], rows: pd.DataFrame) 
     lines = []
     for row in rows[rows["task"] == "ablation"].itertuples():
         measures = rows[(rows["task"] == "pretraining") & (rows["variant"] == row.variant)].set_index("metric")["mean"]
-        difference = _difference(runs, "finetune", "top1", row.variant)
+        difference = _difference(runs, "finetune", "top1", "full", row.variant)
         lines.append(
             {
                 "variant": row.variant,
@@ -74,30 +79,37 @@ def ablation_table(parameters: Parameters, runs: list[Run], rows: pd.DataFrame) 
                 "top-1": _mean(row),
                 "full − variant": _interval(difference),
                 "paper": _paper(figures.get(row.variant)),
-                "verdict": ablation_verdict(
-                    runs, row.variant, figures.get(row.variant), figures["full"], parameters.data.classes
-                ),
+                "verdict": row_verdict(runs, "finetune", "top1", row.variant, "full", figures, parameters.data.classes),
             }
         )
     return pd.DataFrame(lines)
 
 
-def compared_table(runs: list[Run], rows: pd.DataFrame, task: str, stage: str) -> pd.DataFrame:
-    """The variants of one task, each compared with `full` seed by seed."""
+def compared_table(parameters: Parameters, runs: list[Run], rows: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The variants of one task, each compared with the table's reference seed by seed."""
+    stated = paper()["tables"][task]
+    stage, reference = "segment" if task == "segmentation" else "finetune", stated.get("reference", "full")
     lines = []
     for row in rows[(rows["task"] == task) & (rows["status"] != "not_run")].itertuples():
-        difference = _difference(runs, stage, row.metric, row.variant)
+        difference = _difference(runs, stage, row.metric, reference, row.variant)
+        verdict = row_verdict(runs, stage, row.metric, row.variant, reference, stated["rows"], parameters.data.classes)
         lines.append(
             {
                 "variant": row.variant,
                 "status": row.status,
                 row.metric: _mean(row),
-                "full − variant": _interval(difference),
-                "": "" if difference is None or difference.resolved else "not resolved",
+                f"{reference} − variant": _interval(difference),
                 "paper": _paper(row.paper),
+                "verdict": verdict,
             }
         )
     return pd.DataFrame(lines)
+
+
+def further_tasks(runs: list[Run]) -> list[str]:
+    """The paper's other tables of which a variant of their own has run."""
+    ran = {run.variant for run in runs if run.further}
+    return [task for task, stated in paper()["tables"].items() if ran & set(stated["rows"])]
 
 
 def cost_table(runs: list[Run]) -> pd.DataFrame:
@@ -156,7 +168,7 @@ def variants_table(parameters: Parameters) -> pd.DataFrame:
     """What each variant changes in the shared settings."""
     lines = []
     for group in ("pretraining", "finetuning", "segmentation"):
-        for variant, sections in getattr(parameters, group).items():
+        for variant, sections in parameters.variants(group).items():
             changes = [
                 f"`{section}.{key}` {_value(value)} (shared: {_value(getattr(getattr(parameters, section), key))})"
                 for section, values in sections.items()
@@ -177,10 +189,10 @@ def not_run_table(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _difference(runs: list[Run], stage: str, metric: str, variant: str) -> Difference | None:
-    if variant == "full":
+def _difference(runs: list[Run], stage: str, metric: str, reference: str, variant: str) -> Difference | None:
+    if variant == reference:
         return None
-    return paired_difference(by_seed(runs, stage, "full", metric), by_seed(runs, stage, variant, metric))
+    return paired_difference(by_seed(runs, stage, reference, metric), by_seed(runs, stage, variant, metric))
 
 
 def _statement(recipe: str) -> str:

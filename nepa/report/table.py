@@ -46,24 +46,35 @@ def build_table(parameters: Parameters, runs: list[Run]) -> pd.DataFrame:
 
 def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str, Any]]:
     here = recipe == parameters.recipe
+    main = [run for run in runs if not run.further]
+    further = [run for run in runs if run.further]
     classified = set(parameters.seeds.classification) if here else set()
     segmented = set(parameters.seeds.segmentation) if here else set()
-    pretraining = list(parameters.pretraining) if here else _variants(runs, "pretrain")
-    finetuning = list(parameters.finetuning) if here else _variants(runs, "finetune", but=[*pretraining, "full"])
-    segmentation = list(parameters.segmentation) if here else _variants(runs, "segment")
+    pretraining = list(parameters.pretraining) if here else _variants(main, "pretrain")
+    finetuning = list(parameters.finetuning) if here else _variants(main, "finetune", but=[*pretraining, "full"])
+    segmentation = list(parameters.segmentation) if here else _variants(main, "segment")
     random = {run.variant for run in runs if run.metrics.get("initialisation") == "random"}
     floor = [variant for variant in finetuning if variant in random]
     figures = paper()["tables"]
     rows = [
-        _row("pretraining", "pretrain", variant, metric, runs, classified)
-        for variant in pretraining
+        _row("pretraining", "pretrain", variant, metric, of, seeds)
+        for of, variants, seeds in ((main, pretraining, classified), (further, _variants(further, "pretrain"), set()))
+        for variant in variants
         for metric in PRETRAINING_METRICS
     ]
-    for task, stage, variants, seeds in (
-        ("ablation", "finetune", pretraining + floor, classified),
-        ("classification", "finetune", ["full", *finetuning], classified),
-        ("segmentation", "segment", segmentation, segmented),
-    ):
+    tasks = {
+        "ablation": ("finetune", pretraining + floor, classified),
+        "classification": ("finetune", ["full", *finetuning], classified),
+        "segmentation": ("segment", segmentation, segmented),
+    }
+    compared = set(parameters.further_ablations.seeds) if here else set()
+    ran = set(_variants(further, "finetune"))
+    tasks |= {
+        task: ("finetune", list(table["rows"]), compared)
+        for task, table in figures.items()
+        if task not in tasks and ran & set(table["rows"])
+    }
+    for task, (stage, variants, seeds) in tasks.items():
         rows += [_row(task, stage, variant, figures[task]["metric"], runs, seeds) for variant in variants]
     if here:
         present = {(row["task"], row["variant"]) for row in rows}

@@ -1,4 +1,6 @@
-"""What a row of the ablation shows, by a stated rule."""
+"""What a row of one of the paper's tables shows here, by a stated rule."""
+
+from typing import Any
 
 from nepa.report.collect import Run
 from nepa.report.statistics import paired_difference
@@ -21,15 +23,18 @@ def finetuning_fails(accuracy: float | None, classes: int) -> bool:
     return accuracy is None or accuracy < 100 / classes + MARGIN_OVER_CHANCE
 
 
-def ablation_verdict(runs: list[Run], variant: str, figure: float | str | None, reference: float, classes: int) -> str:
-    """One variant of Table 1a against the paper.
+def row_verdict(
+    runs: list[Run], stage: str, metric: str, variant: str, reference: str, figures: dict[str, Any], classes: int
+) -> str:
+    """One variant of one of the paper's tables, compared with the table's reference seed by seed.
 
     Args:
         runs: of one recipe.
-        figure: the paper's, `fail` included; None where the paper has no such row.
-        reference: the paper's figure for `full`.
+        figures: the paper's, by variant: a number, `fail`, or None where it has no such row.
+        classes: of the classification, for what counts as a failure.
     """
-    tuned = [run for run in runs if (run.stage, run.variant) == ("finetune", variant)]
+    tuned = [run for run in runs if (run.stage, run.variant) == (stage, variant)]
+    figure = figures.get(variant)
     if not tuned:
         return "not run"
     if figure == "fail":
@@ -40,14 +45,12 @@ def ablation_verdict(runs: list[Run], variant: str, figure: float | str | None, 
         if pretraining_fails:
             return f"pretraining's failure reproduced ({tuned[0].status}); fine-tuning's failure not reproduced"
         return "not reproduced"
-    difference = paired_difference(
-        by_seed(runs, "finetune", "full", "top1"), by_seed(runs, "finetune", variant, "top1")
-    )
-    if variant == "full" or difference is None:
+    difference = paired_difference(by_seed(runs, stage, reference, metric), by_seed(runs, stage, variant, metric))
+    if variant == reference or difference is None:
         return ""
     if not difference.resolved:
         return "not resolved"
     if figure is None:
-        return "full is better" if difference.mean > 0 else "full is worse"
-    same_sign = (difference.mean > 0) == (reference - float(figure) > 0)
+        return f"{reference} is {'better' if difference.mean > 0 else 'worse'}"
+    same_sign = (difference.mean > 0) == (figures[reference] > figure)
     return "reproduced: same sign" if same_sign else "not reproduced: opposite sign"

@@ -30,6 +30,7 @@ class Finetuning(BaseModel):
         settings = parameters.finetune
         self.classifier = classifier
         self.causal = settings.attention == "causal"
+        self.last_token = settings.pool == "last_token"
         self.smoothing = settings.label_smoothing
         self.mixup = None
         if settings.mixup or settings.cutmix:
@@ -43,18 +44,22 @@ class Finetuning(BaseModel):
     def forward(self, images: Tensor, labels: Tensor | None = None, mode: str = "tensor") -> Tensor | dict[str, Tensor]:
         """Logits (B, classes) of images (B, C, H, W), or their loss in mode "loss"."""
         if mode != "loss":
-            return self.classifier(images, is_causal=self.causal)
+            return self._logits(images)
         if self.mixup is None:
-            logits = self.classifier(images, is_causal=self.causal)
-            return {"loss": F.cross_entropy(logits.float(), labels, label_smoothing=self.smoothing)}
+            return {"loss": F.cross_entropy(self._logits(images).float(), labels, label_smoothing=self.smoothing)}
         images, targets = self.mixup(images, labels)
-        return {"loss": F.cross_entropy(self.classifier(images, is_causal=self.causal).float(), targets)}
+        return {"loss": F.cross_entropy(self._logits(images).float(), targets)}
+
+    def _logits(self, images: Tensor) -> Tensor:
+        tokens = self.classifier.forward_features(images, is_causal=self.causal)
+        # timm's head takes the mean over all tokens but the first, BOS.
+        return self.classifier.forward_head(tokens[:, [0, -1]] if self.last_token else tokens)
 
 
 def run(parameters: Parameters, variant: str, seed: int) -> None:
     """Fine-tune one variant with one seed on the seed's labelled subset; read the evaluation split once, at the end."""
     prepare_process(parameters, seed)
-    paths = RunPaths(parameters.recipe, "finetune", variant, seed)
+    paths = RunPaths.of(parameters, "finetune", variant, seed)
     settings = parameters.finetune
     images = load_images(parameters, "training")
     validation = load_images(parameters, "validation")
@@ -64,7 +69,10 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         start = pretrained_backbone(parameters, variant, seed)
         load_backbone(classifier, start)
         inherited = status_of_pretraining(parameters, start.parts[-3], seed)
-    if settings.freeze_patch_embedding:
+    if settings.trained == "head":
+        classifier.requires_grad_(False)
+        classifier.head.requires_grad_(True)
+    elif settings.freeze_patch_embedding:
         classifier.patch_embed.requires_grad_(False)
     model = Finetuning(classifier, parameters)
 

@@ -10,6 +10,9 @@ from nepa.parameters import Parameters
 from nepa.training.checkpoints import write_atomically, write_json
 from nepa.training.engine import Training
 
+# Apart, so that the report's dependency on the first does not make the others part of every `dvc repro`.
+RESULTS = {"default": Path("results/runs"), "further": Path("results/further_ablations")}
+
 
 @dataclass(frozen=True)
 class RunPaths:
@@ -19,6 +22,14 @@ class RunPaths:
     stage: str
     variant: str
     seed: int
+    further: bool = False
+
+    @classmethod
+    def of(cls, parameters: Parameters, stage: str, variant: str, seed: int) -> "RunPaths":
+        """The paths of a variant of params.yaml."""
+        ablations = parameters.further_ablations
+        further = stage != "segment" and variant in (*ablations.pretraining, *ablations.finetuning)
+        return cls(parameters.recipe, stage, variant, seed, further)
 
     @property
     def _run(self) -> Path:
@@ -32,7 +43,7 @@ class RunPaths:
     @property
     def results(self) -> Path:
         """Folder of metrics.json, history.csv and run.json."""
-        return Path("results") / "runs" / self._run
+        return RESULTS["further" if self.further else "default"] / self._run
 
     @property
     def scratch(self) -> Path:
@@ -55,8 +66,8 @@ class RunPaths:
 
 def pretrained_backbone(parameters: Parameters, variant: str, seed: int) -> Path:
     """The backbone that a run starts from: its own variant's where it has one, else that of `full`."""
-    source = variant if variant in parameters.pretraining else "full"
-    return RunPaths(parameters.recipe, "pretrain", source, seed).checkpoints / "backbone.safetensors"
+    source = variant if variant in parameters.variants("pretraining") else "full"
+    return RunPaths.of(parameters, "pretrain", source, seed).checkpoints / "backbone.safetensors"
 
 
 def data_checksum(manifest: dict) -> str:
@@ -70,7 +81,7 @@ def status_of_pretraining(parameters: Parameters, variant: str, seed: int) -> st
     Raises:
         UserError: it has not run, or its metrics are truncated.
     """
-    path = RunPaths(parameters.recipe, "pretrain", variant, seed).results / "metrics.json"
+    path = RunPaths.of(parameters, "pretrain", variant, seed).results / "metrics.json"
     try:
         return json.loads(path.read_text())["status"]
     except FileNotFoundError:

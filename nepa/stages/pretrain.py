@@ -44,16 +44,20 @@ class Pretraining(BaseModel):
 def run(parameters: Parameters, variant: str, seed: int) -> None:
     """Pretrain one variant with one seed, measure collapse and identity on validation images."""
     prepare_process(parameters, seed)
-    paths = RunPaths(parameters.recipe, "pretrain", variant, seed)
+    paths = RunPaths.of(parameters, "pretrain", variant, seed)
     settings = parameters.pretrain
     training_images = load_images(parameters, "training")
     validation = load_images(parameters, "validation").normalised(parameters)
     model = Pretraining(NextEmbeddingPrediction(build_backbone(parameters), **parameters.objective.model_dump()))
-    model.objective.backbone.fc_norm.requires_grad_(False)  # the classifier's norm has no part in the objective
+    backbone = model.objective.backbone
+    backbone.fc_norm.requires_grad_(False)  # the classifier's norm has no part in the objective
+    if parameters.model.qk_norm and not settings.learn_qk_norm_scale:
+        for block in backbone.blocks:
+            block.attn.q_norm.requires_grad_(False)
+            block.attn.k_norm.requires_grad_(False)
 
     per_epoch = len(training_images.labels) // settings.batch_size
     steps = settings.epochs * per_epoch
-    backbone = model.objective.backbone
     optimizer = build_optimizer(
         parameter_groups(model, backbone, settings.weight_decay),
         learning_rate=settings.learning_rate,

@@ -1,4 +1,4 @@
-"""Stage `report`. In: results/runs, recipes. Out: results/{report.md,table.csv,figures}."""
+"""Stage `report`. In: results/runs, results/further_ablations, recipes. Out: results/{report.md,table.csv,figures}."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def run(parameters: Parameters) -> None:
         figures = {
             recipe: [f"figures/{recipe}/{name}" for name in draw_figures(group, folder / recipe)]
             for recipe in sorted({run.recipe for run in runs})
-            if (group := [run for run in runs if run.recipe == recipe])
+            if (group := [run for run in runs if run.recipe == recipe and not run.further])
         }
     with write_atomically(RESULTS / "table.csv") as beside:
         table.to_csv(beside, index=False, float_format="%.6g", lineterminator="\n")

@@ -47,7 +47,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     """Train UPerNet on the scenes; evaluate the averaged weights on the validation scenes with slide inference."""
     init_default_scope("mmseg")
     prepare_process(parameters, seed)
-    paths = RunPaths(parameters.recipe, "segment", variant, seed)
+    paths = RunPaths.of(parameters, "segment", variant, seed)
     settings = parameters.segment
     backbone = build_backbone(parameters, image_size=settings.crop, drop_path=settings.drop_path, dynamic=True)
     inherited = "ok"

@@ -32,9 +32,15 @@ class Stage:
     meta: dict[str, Any]
 
     @property
+    def further(self) -> bool:
+        """Declared apart from the root's dvc.yaml."""
+        return ":" in self.address
+
+    @property
     def rule(self) -> str:
         """The address as an identifier."""
-        return "".join(c if c.isalnum() else "_" for c in self.address)
+        name = self.address.removeprefix("workflow/").replace("/dvc.yaml:", "_")
+        return "".join(c if c.isalnum() else "_" for c in name)
 
     @property
     def marker(self) -> Path:
@@ -43,7 +49,7 @@ class Stage:
 
 
 def read_stages() -> list[Stage]:
-    """All stages of the dvc.yaml in the current folder, each after those that it reads from."""
+    """All stages of the dvc.yaml files below the current folder, each after those that it reads from."""
     with Repo() as repo:
         graph = repo.index.graph  # from a stage to those that it reads from
         return [

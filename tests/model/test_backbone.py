@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from conftest import Write
 
 from nepa.errors import UserError
 from nepa.model.backbone import build_backbone, load_backbone
-from nepa.parameters import load_parameters
+from nepa.parameters.loading import load_parameters, resolve_variant
 from nepa.training.checkpoints import write_weights
 
 
@@ -61,13 +62,38 @@ def test_no_pickle_is_read(write_parameters: Write, tmp_path: Path) -> None:
 
 
 def test_timm_makes_the_paper_s_models() -> None:
-    import timm
-
     with torch.device("meta"):
         base, large = (timm.create_model(f"nepa_{size}_patch14_224") for size in ("base", "large"))
     # ViT-B/14 and ViT-L/14: 86 M and 303 M parameters, 1,000 classes.
     assert [round(sum(p.numel() for p in m.parameters()) / 1e6) for m in (base, large)] == [86, 304]
     assert base.patch_embed.num_patches == 256 and base.num_prefix_tokens == 1
+
+
+def test_components_of_table_1b(write_parameters: Write) -> None:
+    """Each switch of the further ablations is one of the model's parts."""
+    parameters = load_parameters(write_parameters())
+    found = {}
+    for variant in ("full", *parameters.further_ablations.pretraining):
+        backbone = build_backbone(resolve_variant(parameters, "pretraining", variant))
+        block = backbone.blocks[0]
+        found[variant] = (
+            block.gamma_1 is not None and block.gamma_2 is not None,
+            backbone.rope is not None,
+            backbone.pos_embed is not None,
+            isinstance(block.attn.q_norm, torch.nn.LayerNorm),
+            isinstance(block.mlp, timm.layers.GluMlp),
+        )
+        backbone(torch.randn(2, 1, 8, 8))
+    assert found == {  # LayerScale, RoPE, absolute positions, QK-norm, gated MLP
+        "full": (True, True, False, True, False),
+        "plain": (False, False, True, False, False),
+        "plain_masked_40": (False, False, True, False, False),
+        "plain_masked_60": (False, False, True, False, False),
+        "layer_scale": (True, False, True, False, False),
+        "layer_scale_rope": (True, True, False, False, False),
+        "gated_mlp_without_qk_norm": (True, True, False, False, True),
+        "gated_mlp": (True, True, False, True, True),
+    }
 
 
 def test_initialisation(write_parameters: Write) -> None:

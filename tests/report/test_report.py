@@ -15,7 +15,7 @@ from nepa.parameters import load_parameters
 from nepa.report.collect import collect_runs
 from nepa.report.statistics import paired_difference
 from nepa.report.table import COLUMNS, build_table, joint_status
-from nepa.report.verdict import ablation_verdict
+from nepa.report.verdict import row_verdict
 
 HALF = "pretraining's failure reproduced (identity); fine-tuning's failure not reproduced"
 
@@ -50,7 +50,7 @@ def test_a_seed_that_diverged_has_a_status_and_no_mean(project: Path) -> None:
 def test_what_is_declared_and_absent_is_not_run(project: Path) -> None:
     write_run("finetune", "full", 0)
     assert row("ablation", "full", "top1")["status"] == "partial (1 not_run, 1 ok)"
-    for task, variant in (("ablation", "no_shift"), ("segmentation", "full"), ("mlp", "swiglu")):
+    for task, variant in (("ablation", "no_shift"), ("segmentation", "full"), ("mlp", "gated_mlp")):
         found = table().set_index(["task", "variant"]).loc[(task, variant)]
         assert found["status"] == "not_run" and found["n"] == 0 and pd.isna(found["mean"])
 
@@ -128,7 +128,10 @@ def test_verdicts(
         write_run("finetune", variant, seed, top1=top1, status=status, recipe="smallest")
     parameters = load_parameters()
     declared = parameters.model_copy(update={"recipe": "another"})  # so that every run is looked at
-    assert ablation_verdict(collect_runs(declared), variant, figure, 76.8, 10) == expected
+    found = row_verdict(
+        collect_runs(declared), "finetune", "top1", variant, "full", {"full": 76.8, variant: figure}, 10
+    )
+    assert found == expected
 
 
 def write_everything() -> None:

@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from nepa.command_line import main
 
@@ -80,20 +82,63 @@ def test_variants_of_a_seed_see_the_same_labels_in_the_same_order(
 
 
 def test_patch_embedding_is_frozen_where_it_was_pretrained(project: Path) -> None:
-    from safetensors.torch import load_file
-
     run("pretrain")
     run("finetune")
     run("finetune", "--variant", "from_scratch")
-    start = load_file("checkpoints/smallest/pretrain/full/seed-0/backbone.safetensors")
-    tuned, scratch = (
-        load_file(f"checkpoints/smallest/finetune/{variant}/seed-0/classifier.safetensors")
-        for variant in ("full", "from_scratch")
-    )
+    start = weights("pretrain")
+    tuned, scratch = (weights("finetune", variant) for variant in ("full", "from_scratch"))
     key = "patch_embed.proj.weight"
     assert start[key].equal(tuned[key])
     assert not start[key].equal(scratch[key])
     assert not start["blocks.0.attn.qkv.weight"].equal(tuned["blocks.0.attn.qkv.weight"])
+
+
+def weights(stage: str, variant: str = "full") -> dict[str, torch.Tensor]:
+    name = "backbone" if stage == "pretrain" else "classifier"
+    return load_file(f"checkpoints/smallest/{stage}/{variant}/seed-0/{name}.safetensors")
+
+
+@pytest.mark.parametrize("variant", ["probe_last_token", "probe_mean"])
+def test_a_linear_probe_trains_the_head_alone(project: Path, variant: str) -> None:
+    run("pretrain")
+    run("finetune", "--variant", variant)
+    start, probed = weights("pretrain"), weights("finetune", variant)
+    assert all(weight.equal(probed[name]) for name, weight in start.items())
+    assert probed["head.weight"].any()
+    assert Path(f"results/further_ablations/smallest/finetune/{variant}/seed-0/metrics.json").exists()
+    assert not (RESULTS / "finetune").exists()
+
+
+def test_pooling(project: Path) -> None:
+    """Which outputs the classifier sees."""
+    from nepa.model.backbone import build_backbone
+    from nepa.parameters.loading import load_parameters, resolve_variant
+    from nepa.stages.finetune import Finetuning
+
+    features = {}
+    for variant in ("probe_last_token", "probe_mean"):
+        parameters = resolve_variant(load_parameters(), "finetuning", variant)
+        torch.manual_seed(0)
+        model = Finetuning(build_backbone(parameters, num_classes=10), parameters).eval()
+        torch.nn.init.normal_(model.classifier.head.weight)
+        images = torch.randn(2, 1, 8, 8)
+        tokens = model.classifier.forward_features(images, is_causal=True)[:, 1:]
+        pooled = tokens[:, -1] if variant == "probe_last_token" else tokens.mean(1)
+        features[variant] = model(images)
+        torch.testing.assert_close(features[variant], model.classifier.head(model.classifier.fc_norm(pooled)))
+    assert not torch.allclose(*features.values())
+
+
+def test_scale_of_the_qk_norm(project: Path) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["pretraining"]["no_scale"] = {"pretrain": {"learn_qk_norm_scale": False}}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    key = "blocks.1.attn.q_norm.weight"
+    for variant in ("full", "no_scale"):
+        run("pretrain", "--variant", variant)
+    assert (weights("pretrain", "no_scale")[key] == 1).all() and not (weights("pretrain")[key] == 1).all()
+    run("finetune", "--variant", "no_scale")
+    assert not (weights("finetune", "no_scale")[key] == 1).all()
 
 
 def test_a_divergence_is_a_result(project: Path) -> None:

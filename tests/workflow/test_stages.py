@@ -94,6 +94,22 @@ def test_a_variant_is_one_line_of_params_yaml(tmp_path: Path, monkeypatch: pytes
     assert addresses(tmp_path, raw) - before == {"segment@slow-0"}
 
 
+def test_further_ablations_are_the_main_ones_stages_in_another_place() -> None:
+    """The two files declare the same work: what differs is the maps of variants and where results lie."""
+    main, further = (
+        yaml.safe_load((ROOT / path).read_text())["stages"]
+        for path in ("dvc.yaml", "workflow/further_ablations/dvc.yaml")
+    )
+    for name, stage in further.items():
+        assert stage.pop("wdir") == "../.."
+        text = yaml.safe_dump({k: v for k, v in stage.items() if k != "desc"})
+        text = text.replace("results/further_ablations/", "results/runs/").replace(
+            "further_ablations.seeds", "seeds.classification"
+        )
+        text = text.replace("further_ablations.", "")
+        assert yaml.safe_load(text) == {k: v for k, v in main[name].items() if k != "desc"}
+
+
 def test_every_run_lies_below_its_recipe_and_nothing_is_trained_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
