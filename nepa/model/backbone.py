@@ -1,6 +1,7 @@
 """NEPA's backbone: timm's `Eva`, configured as the paper and the reference code have it."""
 
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -31,20 +32,10 @@ def build_backbone(
         dynamic: accept any input size, padded to whole patches.
     """
     model = parameters.model
-    options = model.model_dump(exclude={"patch_size", "width", "depth", "heads", "init_std", "patch_embedding_init"})
-    backbone = Eva(
-        img_size=image_size or parameters.data.image_size,
-        patch_size=model.patch_size,
-        in_chans=parameters.data.channels,
-        num_classes=num_classes,
-        embed_dim=model.width,
-        depth=model.depth,
-        num_heads=model.heads,
-        drop_path_rate=drop_path,
-        dynamic_img_size=dynamic,
-        dynamic_img_pad=dynamic,
-        **backbone_arguments(**options),
-    )
+    arguments = eva_arguments(describe(parameters, num_classes))
+    if image_size is not None:
+        arguments["img_size"] = image_size
+    backbone = Eva(drop_path_rate=drop_path, dynamic_img_size=dynamic, dynamic_img_pad=dynamic, **arguments)
     _initialise(backbone, model)
     for block in backbone.blocks:
         # The reference's q and k norms have no bias (released configuration); timm's stays at its zero.
@@ -52,6 +43,33 @@ def build_backbone(
             block.attn.q_norm.bias.requires_grad_(False)
             block.attn.k_norm.bias.requires_grad_(False)
     return backbone
+
+
+def describe(parameters: Parameters, num_classes: int = 0) -> dict[str, Any]:
+    """What a checkpoint must say of its model, so that it can be built again without params.yaml."""
+    data = parameters.data
+    return {
+        "model": parameters.model.model_dump(),
+        "image_size": data.image_size,
+        "channels": data.channels,
+        "classes": num_classes,
+        "mean": data.mean,
+        "std": data.std,
+    }
+
+
+def eva_arguments(description: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of timm's `Eva` for what a checkpoint says of its model (see `describe`)."""
+    options = dict(description["model"])
+    for of_initialisation in ("init_std", "patch_embedding_init"):
+        options.pop(of_initialisation)
+    sizes = {"patch_size": "patch_size", "embed_dim": "width", "depth": "depth", "num_heads": "heads"}
+    return (
+        {"img_size": description["image_size"], "in_chans": description["channels"]}
+        | {"num_classes": description["classes"]}
+        | {argument: options.pop(name) for argument, name in sizes.items()}
+        | backbone_arguments(**options)
+    )
 
 
 def _initialise(backbone: Eva, model: Model) -> None:

@@ -11,7 +11,7 @@ from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from nepa.data.images import images_folder, labelled_subset, load_images, read_manifest
-from nepa.model.backbone import build_backbone, load_backbone
+from nepa.model.backbone import build_backbone, describe, load_backbone
 from nepa.parameters import Parameters
 from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone, status_of_pretraining
 from nepa.training.checkpoints import write_weights
@@ -144,7 +144,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         metrics["confusion"] = (
             torch.bincount(labels * classes + predicted, minlength=classes**2).view(-1, classes).tolist()
         )
-    write_weights(paths.checkpoints / "classifier.safetensors", classifier.state_dict())
+    description = describe(parameters, parameters.data.classes)
+    write_weights(paths.checkpoints / "classifier.safetensors", classifier.state_dict(), description)
     facts = provenance(
         parameters,
         stage="finetune",

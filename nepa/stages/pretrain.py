@@ -8,7 +8,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from nepa.data.images import images_folder, load_images, read_manifest
-from nepa.model.backbone import build_backbone
+from nepa.model.backbone import build_backbone, describe
 from nepa.objective.collapse import evaluate_pretraining, measure_collapse
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters
@@ -93,7 +93,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         "steps": training.steps,
         "images": training.images,
     } | evaluation.collapse.as_dict()
-    write_weights(paths.checkpoints / "backbone.safetensors", _pretrained_weights(backbone))
+    write_weights(paths.checkpoints / "backbone.safetensors", _pretrained_weights(backbone), describe(parameters))
     manifest = read_manifest(images_folder(parameters))
     facts = provenance(
         parameters,

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from nepa.data.images import read_manifest  # noqa: E402
 from nepa.data.scenes import CLASSES, scenes_folder  # noqa: E402
-from nepa.model.backbone import build_backbone, load_backbone  # noqa: E402
+from nepa.model.backbone import build_backbone, describe, load_backbone  # noqa: E402
 from nepa.parameters import Parameters  # noqa: E402
 from nepa.segmentation.scenes import scenes_dataset  # noqa: E402
 from nepa.segmentation.segmentor import build_segmentor  # noqa: E402
@@ -96,7 +96,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         "steps": training.steps if training else 0,
         "images": training.images if training else 0,
     }
-    write_weights(paths.checkpoints / "segmentor.safetensors", segmentor.state_dict())
+    write_weights(paths.checkpoints / "segmentor.safetensors", segmentor.state_dict(), describe(parameters))
     facts = provenance(
         parameters,
         stage="segment",

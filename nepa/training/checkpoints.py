@@ -35,7 +35,8 @@ def write_json(path: Path, content: Any) -> None:
         beside.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
-def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Write a state dict as safetensors."""
+def write_weights(path: Path, weights: dict[str, Tensor], description: dict[str, Any]) -> None:
+    """Write a state dict as safetensors; `description`, of the model they belong to, goes into the file as JSON."""
+    metadata = {"format": "pt", "nepa": json.dumps(description, sort_keys=True)}
     with write_atomically(path) as beside:
-        save_file({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, beside)
+        save_file({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, beside, metadata)

@@ -16,7 +16,7 @@ from nepa.training.checkpoints import write_weights
 @pytest.fixture
 def saved(write_parameters: Write, tmp_path: Path) -> Path:
     path = tmp_path / "backbone.safetensors"
-    write_weights(path, build_backbone(load_parameters(write_parameters())).state_dict())
+    write_weights(path, build_backbone(load_parameters(write_parameters())).state_dict(), {})
     return path
 
 

@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 from timm.models.eva import Eva
 
-from nepa.model.architecture import backbone_arguments
 from nepa.conversion.reference_names import to_timm
+from nepa.model.architecture import backbone_arguments
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 
 GOLDEN = Path(__file__).parent.parent / "golden"

@@ -1,9 +1,11 @@
 """Results are whole or absent."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from nepa.training.checkpoints import write_atomically, write_json, write_weights
@@ -43,6 +45,8 @@ def test_equal_results_are_equal_files(tmp_path: Path) -> None:
 
 def test_weights_round_trip(tmp_path: Path) -> None:
     weights = {"a": torch.randn(3, 4).T, "b": torch.ones(2, requires_grad=True)}
-    write_weights(tmp_path / "deep" / "w.safetensors", weights)
+    write_weights(tmp_path / "deep" / "w.safetensors", weights, {"classes": 3})
     read = load_file(tmp_path / "deep" / "w.safetensors")
     assert all(torch.equal(read[name], weight) for name, weight in weights.items())
+    with safe_open(tmp_path / "deep" / "w.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["nepa"]) == {"classes": 3}
