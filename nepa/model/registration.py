@@ -1,5 +1,6 @@
 """NEPA's model names in timm: `timm.create_model('nepa_base_patch14_224')` after `import nepa`."""
 
+from inspect import signature
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -25,7 +26,9 @@ default_cfgs = generate_default_cfgs({"nepa_base_patch14_224": _CONFIG, "nepa_la
 
 
 def _create(name: str, pretrained: bool, sizes: dict[str, int], **overrides: Any) -> Eva:
-    arguments = dict(img_size=224, patch_size=14, **sizes, **backbone_arguments()) | overrides
+    # NEPA's own terms first, then whatever timm's `Eva` takes.
+    components = {key: overrides.pop(key) for key in list(overrides) if key in signature(backbone_arguments).parameters}
+    arguments = dict(img_size=224, patch_size=14, **sizes, **backbone_arguments(**components)) | overrides
     out_indices = arguments.pop("out_indices", 3)
     features = dict(out_indices=out_indices, feature_cls="getter")
     return build_model_with_cfg(Eva, name, pretrained, feature_cfg=features, **arguments)
@@ -33,7 +36,7 @@ def _create(name: str, pretrained: bool, sizes: dict[str, int], **overrides: Any
 
 @register_model
 def nepa_base_patch14_224(pretrained: bool = False, **kwargs: Any) -> Eva:
-    """ViT-B/14 as in the released code (GELU); the paper's SwiGLU is `swiglu_mlp=True, mlp_ratio=8 / 3`."""
+    """ViT-B/14 as in the released code (GELU); the paper's SwiGLU is `mlp="swiglu", mlp_ratio=8 / 3`."""
     sizes = dict(embed_dim=768, depth=12, num_heads=12)
     return _create("nepa_base_patch14_224", pretrained, sizes, **kwargs)
 

@@ -1,9 +1,13 @@
 """NEPA in MMSegmentation's registry."""
 
+from typing import Any
+
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from timm.models.eva import Eva
 from torch import Tensor
+
+from nepa.model.backbone import eva_arguments
 
 
 @MODELS.register_module()
@@ -11,12 +15,18 @@ class NEPA(BaseModule):
     """A timm `Eva` as a segmentation backbone, with bidirectional attention (paper).
 
     Args:
-        backbone: built for any image size (`dynamic_img_size`, `dynamic_img_pad`), with its weights.
+        backbone: built for any image size (`dynamic_img_size`, `dynamic_img_pad`), with its weights; or what a
+            checkpoint says of its model (`nepa.model.backbone.describe`), to be built here.
         blocks: the outputs of these blocks become the levels; a block may serve more than one.
+        init_cfg: MMEngine's `Pretrained`, for a backbone that is built here.
     """
 
-    def __init__(self, backbone: Eva, blocks: list[int]) -> None:
-        super().__init__()
+    def __init__(
+        self, backbone: Eva | dict[str, Any], blocks: list[int], init_cfg: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(init_cfg)
+        if isinstance(backbone, dict):
+            backbone = Eva(dynamic_img_size=True, dynamic_img_pad=True, **eva_arguments(backbone))
         self.eva = backbone
         self.blocks = blocks
         # Blocks feed the decoder directly, as in MMSegmentation's MAE: these norms have no part in it.
@@ -24,7 +34,9 @@ class NEPA(BaseModule):
         self.eva.fc_norm.requires_grad_(False)
 
     def init_weights(self) -> None:
-        """Keep the weights: they come with the backbone."""
+        """Load what `init_cfg` names; without one the weights are those that came with the backbone."""
+        if self.init_cfg is not None:
+            super().init_weights()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """One map (B, D, ceil(H / patch), ceil(W / patch)) per level, of images (B, C, H, W)."""
