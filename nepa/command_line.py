@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import sys
+from pathlib import Path
 
 from nepa.errors import UserError
 
@@ -27,6 +28,7 @@ REMEDIES = {
     errno.EEXIST: "move away the file that stands where a folder should be",
     errno.EISDIR: "move away the folder that stands where a file should be",
 }
+FORMATS = ("reference", "pipeline", "timm", "mmsegmentation")
 GROUPS = {"pretrain": ("pretraining",), "finetune": ("pretraining", "finetuning"), "segment": ("segmentation",)}
 
 
@@ -44,6 +46,11 @@ def _parser() -> argparse.ArgumentParser:
         if stage in GROUPS:
             command.add_argument("--variant", default="full", help="a variant of params.yaml (default: full)")
             command.add_argument("--seed", type=int, help="default: the first one of params.yaml")
+    text = "convert a checkpoint of the reference implementation or of the pipeline into another format"
+    command = commands.add_parser("convert", help=text, description=text.capitalize() + ".")
+    command.add_argument("source", type=Path, help="a safetensors file, or a folder that holds model.safetensors")
+    command.add_argument("target", type=Path, help="a new folder; for `pipeline` a new file")
+    command.add_argument("--to", choices=FORMATS, required=True, dest="form")
     return parser
 
 
@@ -66,6 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.stage == "convert":
+        _stage("convert").run(options.source, options.target, options.form)
+        return
     from nepa.parameters.loading import load_parameters, resolve_variant
 
     parameters = load_parameters()

@@ -57,3 +57,46 @@ def to_timm(reference: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, values in parts.items():
         weights[name] = torch.cat([values[index] for index in sorted(values)])
     return weights
+
+
+def from_timm(weights: dict[str, Tensor], *, qk_norm_scale: bool) -> dict[str, Tensor]:
+    """A state dict in timm's names, in the reference's: what `to_timm` read, bit for bit.
+
+    Args:
+        qk_norm_scale: whether the reference's q and k norms have a learned scale; without one it is 1 and left out.
+
+    Raises:
+        ValueError: a weight that the reference does not have.
+    """
+    top = {timm: reference for reference, timm in _TOP.items()}
+    block_names = {timm: reference for reference, timm in _BLOCK.items()}
+    reference: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        block = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
+        inner, prefix = (block[2], f"vit_nepa.encoder.layer.{block[1]}.") if block else (name, "")
+        if inner in ("attn.q_norm.bias", "attn.k_norm.bias"):
+            if value.any():
+                raise ValueError(f"{name} is not zero; the reference's norm has no bias")
+            continue
+        if inner in ("attn.q_norm.weight", "attn.k_norm.weight") and not qk_norm_scale:
+            if (value != 1).any():
+                raise ValueError(f"{name} is not one; the reference's norm has no scale with qk_norm_affine off")
+            continue
+        names = block_names if block else top
+        stem, end = (inner, "") if inner in names else inner.rsplit(".", 1)
+        end = f".{end}" if end else ""
+        if block and (packed := _PACKED.get(stem)) and (stem != "mlp.fc1" or _is_gated(weights, block[1])):
+            for part, chunk in zip(packed, value.chunk(len(packed)), strict=True):
+                reference[f"{prefix}{part}{end}"] = chunk.clone()
+        elif block and stem == "mlp.fc1":
+            reference[f"{prefix}intermediate.up_proj{end}"] = value
+        elif stem in names:
+            outer = "" if block or names[stem] in ("fc_norm", "classifier") else "vit_nepa."
+            reference[f"{prefix}{outer}{names[stem]}{end}"] = value
+        else:
+            raise ValueError(f"{name} has no counterpart in the reference implementation")
+    return reference
+
+
+def _is_gated(weights: dict[str, Tensor], block: str) -> bool:
+    return len(weights[f"blocks.{block}.mlp.fc1.weight"]) != weights[f"blocks.{block}.mlp.fc2.weight"].shape[1]

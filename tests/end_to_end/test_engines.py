@@ -203,7 +203,7 @@ def test_every_command_of_the_readme_runs(clone: Path) -> None:
     blocks = readme_blocks()
     assert len(blocks) >= 4
     for block in blocks:
-        run(clone, ["bash", "-euo", "pipefail", "-c", block])
+        run(clone, ["bash", "-euo", "pipefail", "-c", block.replace("/digits/", "/smallest/")])
     assert "| masked " not in (clone / "results/report.md").read_text()
 
 
