@@ -13,6 +13,7 @@ from nepa.parameters import load_parameters
 from nepa.report.collect import declared_runs
 
 RUNS = ROOT / "results/runs/digits"
+FURTHER = ROOT / "results/further_ablations/digits"
 
 
 def metrics(stage: str, variant: str) -> list[dict]:
@@ -20,13 +21,15 @@ def metrics(stage: str, variant: str) -> list[dict]:
 
 
 def test_results_are_those_that_the_ledger_recorded() -> None:
-    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())
-    recorded = {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}
-    committed = [path for path in RUNS.rglob("*") if path.is_file()] + [
-        ROOT / "results/report.md",
-        ROOT / "results/table.csv",
-    ]
-
+    locks = [yaml.safe_load((ROOT / folder / "dvc.lock").read_text()) for folder in (".", "workflow/further_ablations")]
+    recorded = {
+        out["path"].removeprefix("../../"): out["md5"]
+        for lock in locks
+        for stage in lock["stages"].values()
+        for out in stage["outs"]
+    }
+    committed = [path for root in (RUNS, FURTHER) for path in root.rglob("*") if path.is_file()]
+    committed += [ROOT / "results/report.md", ROOT / "results/table.csv"]
     for path in committed:
         name = path.relative_to(ROOT).as_posix()
         assert hashlib.md5(path.read_bytes()).hexdigest() == recorded[name], (
@@ -36,7 +39,7 @@ def test_results_are_those_that_the_ledger_recorded() -> None:
 
 def test_every_declared_run_is_there() -> None:
     declared = declared_runs(load_parameters(ROOT / "params.yaml"))
-    found = {path.parent.relative_to(RUNS).parts for path in RUNS.rglob("metrics.json")}
+    found = {path.parent.relative_to(root).parts for root in (RUNS, FURTHER) for path in root.rglob("metrics.json")}
     assert {(stage, variant, f"seed-{seed}") for stage, variant, seed in declared} == found
 
 
