@@ -19,6 +19,8 @@ OVERRIDABLE: dict[VariantGroup, tuple[str, ...]] = {
     "segmentation": ("segment",),
 }
 
+SOURCES = ("digits", "image_folder")  # pydantic names the chosen alternative, which is no key of the file
+
 
 def load_parameters(path: Path = Path("params.yaml")) -> Parameters:
     """Read and check a params file, the variants included.
@@ -67,7 +69,7 @@ def _validate(raw: dict[str, Any], source: str) -> Parameters:
 def _one_line(error: ValidationError) -> str:
     problems = error.errors()
     first = problems[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in first["loc"] if part not in SOURCES)
     if first["type"] == "extra_forbidden":
         text = f"{key}: unknown key (value {first['input']!r}); remove it or correct its spelling"
     elif first["type"] == "missing":

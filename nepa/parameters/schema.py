@@ -10,6 +10,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
+Precision = Literal["float32", "bfloat16"]  # of the forward pass; weights, loss and statistics stay in float32
 Overrides = dict[str, dict[str, Any]]
 RESCALES = ([4, 2, 1, 0.5], [2, 1, 0.5, 0.25])
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -40,8 +41,8 @@ class Seeds(Section):
         return self
 
 
-class Data(Section):
-    """The images: source, size in pixels, and the one split that every seed shares."""
+class Digits(Section):
+    """scikit-learn's digits: size in pixels, and the one split that every seed shares."""
 
     source: Literal["digits"]
     image_size: Positive
@@ -60,7 +61,7 @@ class Data(Section):
         return 1797 - self.validation_images - self.test_images
 
     @model_validator(mode="after")
-    def _digits_are_what_they_are(self) -> "Data":
+    def _digits_are_what_they_are(self) -> "Digits":
         for key, expected in (("image_size", 8), ("channels", 1), ("classes", 10)):
             if getattr(self, key) != expected:
                 raise ValueError(f"{key} is {getattr(self, key)}, but the source 'digits' has {expected}")
@@ -70,6 +71,43 @@ class Data(Section):
                 f"but 'digits' has 1797 images; leave at least {self.classes} for training"
             )
         return self
+
+
+class ImageFolder(Section):
+    """Images in class folders or tar files (ILSVRC2012's own included), prepared as shards.
+
+    `training_images` and `validation_images` are what the source must hold; of these at most `unreadable_allowed` may
+    be broken. `stored_size` is the shorter side in pixels that is stored, null for the originals as they are;
+    `crop_share` is the part of the resized image that evaluation crops.
+    """
+
+    source: Literal["image_folder"]
+    path: Annotated[str, Field(min_length=1)]
+    image_size: Positive
+    channels: Literal[3]
+    classes: Positive
+    mean: float
+    std: PositiveFloat
+    split_seed: Count
+    training_images: Positive
+    validation_images: Positive
+    unreadable_allowed: Count
+    evaluate_on: Literal["validation"]
+    stored_size: Positive | None
+    stored_quality: Annotated[int, Field(ge=1, le=100)]
+    images_per_shard: Positive
+    workers: Count
+    crop_share: Annotated[float, Field(gt=0, le=1)]
+
+
+class Augmentation(Section):
+    """Of training images: area and RandAugment as timm reads them; probabilities of flip and erasing."""
+
+    crop_scale: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
+    interpolation: Literal["bilinear", "bicubic"]
+    flip: Probability
+    rand_augment: str | None
+    random_erasing: Probability
 
 
 class Scenes(Section):
@@ -142,6 +180,8 @@ class Optimization(Section):
     warmup_epochs: Count
     clip_gradient: PositiveFloat
     ema_decay: Decay
+    precision: Precision
+    augmentation: Augmentation | None
 
     @property
     def learning_rate(self) -> float:
@@ -156,10 +196,11 @@ class Optimization(Section):
 
 
 class Pretrain(Optimization):
-    """Pretraining; the collapse monitor looks every `monitor_every` steps."""
+    """Pretraining; the collapse monitor looks at `monitor_images` validation images every `monitor_every` steps."""
 
     learn_qk_norm_scale: bool
     monitor_every: Positive
+    monitor_images: Annotated[int, Field(ge=2)]
 
 
 class Finetune(Optimization):
@@ -202,6 +243,7 @@ class Segment(Section):
     warmup_iterations: Count
     clip_gradient: PositiveFloat
     ema_decay: Decay
+    precision: Precision
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     drop_path: Decay
     blocks: Annotated[list[Count], Field(min_length=4, max_length=4)]
@@ -241,7 +283,7 @@ class Parameters(Section):
     recipe: Name
     threads: Positive
     seeds: Seeds
-    data: Data
+    data: Annotated[Digits | ImageFolder, Field(discriminator="source")]
     scenes: Scenes
     model: Model
     objective: Objective
@@ -274,11 +316,19 @@ class Parameters(Section):
                 f"pretrain.batch_size {self.pretrain.batch_size} must be at most "
                 f"the {self.data.training_images} training images"
             )
-        if self.finetune.labels % self.data.classes or self.finetune.labels > self.data.training_images:
+        labels, all_labels = self.finetune.labels, self.data.training_images
+        if labels != all_labels and (labels % self.data.classes or labels > all_labels):
             raise ValueError(
-                f"finetune.labels {self.finetune.labels} must be a multiple of data.classes {self.data.classes} "
-                f"and at most the {self.data.training_images} training images"
+                f"finetune.labels {labels} must be a multiple of data.classes {self.data.classes} "
+                f"and at most the {all_labels} training images, or all of them"
             )
+        for name in ("pretrain", "finetune"):
+            given = getattr(self, name).augmentation is not None
+            if given != (self.data.source == "image_folder"):
+                raise ValueError(
+                    f"{name}.augmentation is {'given' if given else 'null'}; "
+                    "the digits have none (null), image folders need one"
+                )
         if self.segment.batch_size > self.scenes.training:
             raise ValueError(f"segment.batch_size {self.segment.batch_size} must be at most scenes.training")
         if max(self.segment.blocks) >= self.model.depth:

@@ -3,6 +3,8 @@
 In: data/<recipe>/images, a pretrained backbone. Out: checkpoints/.../classifier.safetensors and results/runs/...
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
@@ -10,15 +12,17 @@ from timm.data import Mixup
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
-from nepa.data.images import images_folder, labelled_subset, load_images, read_manifest
+from nepa.data.datasets import evaluation_batches, training_dataset, training_labels, workers
+from nepa.data.images import images_folder, labelled_subset, read_manifest
 from nepa.model.backbone import build_backbone, describe, load_backbone
 from nepa.parameters import Parameters
 from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone, status_of_pretraining
 from nepa.training.checkpoints import write_weights
-from nepa.training.engine import ArrayDataset, build_dataloader, prepare_process, run_training
+from nepa.training.engine import build_dataloader, prepare_process, run_training
 from nepa.training.optimizer import LayerwiseSchedule, build_optimizer, parameter_groups
 from nepa.training.provenance import provenance
 
+CONFUSION_UP_TO = 100  # classes: with more, the matrix is no small file any more
 COLUMNS = ["step", "loss", "learning_rate", "gradient_norm", "top1"]
 
 
@@ -61,8 +65,6 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     prepare_process(parameters, seed)
     paths = RunPaths.of(parameters, "finetune", variant, seed)
     settings = parameters.finetune
-    images = load_images(parameters, "training")
-    validation = load_images(parameters, "validation")
     classifier = build_backbone(parameters, num_classes=parameters.data.classes, drop_path=settings.drop_path)
     inherited = "ok"
     if settings.initialisation == "pretrained":
@@ -78,8 +80,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
 
     training = None
     if inherited != "diverged":
-        chosen = labelled_subset(images.labels, settings.labels, seed)
-        dataset = ArrayDataset(images.normalised(parameters)[chosen], torch.from_numpy(images.labels[chosen]))
+        chosen = labelled_subset(training_labels(parameters), settings.labels, seed)
+        dataset = training_dataset(parameters, settings.augmentation, chosen)
         per_epoch = settings.labels // settings.batch_size
         steps = settings.epochs * per_epoch
         groups = parameter_groups(model, classifier, settings.weight_decay)
@@ -92,6 +94,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
             learning_rate=settings.learning_rate,
             betas=settings.betas,
             clip_gradient=settings.clip_gradient,
+            precision=settings.precision,
         )
         schedule = LayerwiseSchedule(
             optimizer,
@@ -102,16 +105,15 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
             ramp=settings.layer_decay_ramp,
             layer_warmup=settings.layer_warmup,
         )
-        shown = validation.normalised(parameters)
+        validation = evaluation_batches(parameters, "validation")
 
         def accuracy(current: nn.Module) -> dict[str, float]:
-            return {
-                "top1": 100 * (predict(current, shown) == torch.from_numpy(validation.labels)).float().mean().item()
-            }
+            predicted, labels = predict(current, validation)
+            return {"top1": 100 * (predicted == labels).float().mean().item()}
 
         training = run_training(
             model,
-            build_dataloader(dataset, settings.batch_size, seed),
+            build_dataloader(dataset, settings.batch_size, seed, workers(parameters)),
             optimizer,
             schedule,
             title=paths.title,
@@ -136,14 +138,12 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         "confusion": None,
     }
     if metrics["status"] != "diverged":
-        evaluated = load_images(parameters, parameters.data.evaluate_on)
-        predicted = predict(model, evaluated.normalised(parameters))
-        labels = torch.from_numpy(evaluated.labels)
+        predicted, labels = predict(model, evaluation_batches(parameters, parameters.data.evaluate_on))
         classes = parameters.data.classes
         metrics["top1"] = 100 * (predicted == labels).float().mean().item()
-        metrics["confusion"] = (
-            torch.bincount(labels * classes + predicted, minlength=classes**2).view(-1, classes).tolist()
-        )
+        if classes <= CONFUSION_UP_TO:
+            counts = torch.bincount(labels * classes + predicted, minlength=classes**2)
+            metrics["confusion"] = counts.view(-1, classes).tolist()
     description = describe(parameters, parameters.data.classes)
     write_weights(paths.checkpoints / "classifier.safetensors", classifier.state_dict(), description)
     facts = provenance(
@@ -159,11 +159,14 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: Tensor) -> Tensor:
-    """Classes (n,) of images (n, C, H, W), in evaluation mode."""
+def predict(model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Predicted and true classes, (n,) each, in evaluation mode."""
     training = model.training
     model.eval()
     device = next(model.parameters()).device
-    predicted = torch.cat([model(batch.to(device), mode="tensor").argmax(1).cpu() for batch in images.split(512)])
+    predicted, labels = [], []
+    for batch in batches:
+        predicted.append(model(batch["images"].to(device), mode="tensor").argmax(1).cpu())
+        labels.append(batch["labels"])
     model.train(training)
-    return predicted
+    return torch.cat(predicted), torch.cat(labels)

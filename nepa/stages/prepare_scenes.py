@@ -1,8 +1,9 @@
 """Stage `prepare scenes`. In: data/<recipe>/images. Out: data/<recipe>/scenes in ADE20K's layout, with a manifest."""
 
 from nepa.data.images import file_checksum
-from nepa.data.scenes import scenes_folder, write_scenes
+from nepa.data.scenes import scenes_folder
 from nepa.parameters import Parameters
+from nepa.preparation.scenes import write_scenes
 from nepa.training.checkpoints import write_atomically, write_json
 
 

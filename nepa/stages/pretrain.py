@@ -7,14 +7,15 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from nepa.data.images import images_folder, load_images, read_manifest
+from nepa.data.datasets import first_images, training_dataset, workers
+from nepa.data.images import images_folder, read_manifest
 from nepa.model.backbone import build_backbone, describe
 from nepa.objective.collapse import evaluate_pretraining, measure_collapse
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters
 from nepa.stages.paths import RunPaths, data_checksum
 from nepa.training.checkpoints import write_weights
-from nepa.training.engine import ArrayDataset, build_dataloader, prepare_process, run_training
+from nepa.training.engine import build_dataloader, prepare_process, run_training
 from nepa.training.optimizer import LayerwiseSchedule, build_optimizer, parameter_groups
 from nepa.training.provenance import provenance
 
@@ -46,8 +47,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     prepare_process(parameters, seed)
     paths = RunPaths.of(parameters, "pretrain", variant, seed)
     settings = parameters.pretrain
-    training_images = load_images(parameters, "training")
-    validation = load_images(parameters, "validation").normalised(parameters)
+    dataset = training_dataset(parameters, settings.augmentation)
+    validation = first_images(parameters, "validation", settings.monitor_images)
     model = Pretraining(NextEmbeddingPrediction(build_backbone(parameters), **parameters.objective.model_dump()))
     backbone = model.objective.backbone
     backbone.fc_norm.requires_grad_(False)  # the classifier's norm has no part in the objective
@@ -56,15 +57,15 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
             block.attn.q_norm.requires_grad_(False)
             block.attn.k_norm.requires_grad_(False)
 
-    per_epoch = len(training_images.labels) // settings.batch_size
+    per_epoch = len(dataset) // settings.batch_size
     steps = settings.epochs * per_epoch
     optimizer = build_optimizer(
         parameter_groups(model, backbone, settings.weight_decay),
         learning_rate=settings.learning_rate,
         betas=settings.betas,
         clip_gradient=settings.clip_gradient,
+        precision=settings.precision,
     )
-    dataset = ArrayDataset(training_images.normalised(parameters), torch.from_numpy(training_images.labels))
 
     def spread(current: nn.Module) -> dict[str, float]:
         embed = current.objective.backbone.patch_embed
@@ -73,7 +74,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
 
     training = run_training(
         model,
-        build_dataloader(dataset, settings.batch_size, seed),
+        build_dataloader(dataset, settings.batch_size, seed, workers(parameters)),
         optimizer,
         LayerwiseSchedule(optimizer, steps=steps, warmup=settings.warmup_epochs * per_epoch),
         title=paths.title,

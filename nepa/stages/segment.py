@@ -64,10 +64,11 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
             learning_rate=settings.learning_rate,
             betas=settings.betas,
             clip_gradient=settings.clip_gradient,
+            precision=settings.precision,
         )
         training = run_training(
             segmentor,
-            build_dataloader(scenes_dataset(parameters, "training"), settings.batch_size, seed, pseudo_collate),
+            build_dataloader(scenes_dataset(parameters, "training"), settings.batch_size, seed, collate=pseudo_collate),
             optimizer,
             LayerwiseSchedule(
                 optimizer,

@@ -37,6 +37,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_weights(path: Path, weights: dict[str, Tensor], description: dict[str, Any]) -> None:
     """Write a state dict as safetensors; `description`, of the model they belong to, goes into the file as JSON."""
-    metadata = {"format": "pt", "nepa": json.dumps(description, sort_keys=True)}
+    # One entry only: safetensors writes several in an order that changes from process to process.
+    metadata = {"nepa": json.dumps(description, sort_keys=True)}
     with write_atomically(path) as beside:
         save_file({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, beside, metadata)

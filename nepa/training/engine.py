@@ -14,9 +14,10 @@ from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
 from mmengine.optim import _ParamScheduler
 from mmengine.runner import Runner, set_random_seed
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from nepa.data.datasets import whole_batches
 from nepa.parameters import Parameters
 from nepa.training.hooks import History, Progress, averaged_model
 from nepa.training.optimizer import ClippedOptimizer, Diverged
@@ -49,34 +50,25 @@ def prepare_process(parameters: Parameters, seed: int) -> None:
     set_random_seed(seed)
 
 
-class ArrayDataset(Dataset):
-    """Images (n, C, H, W) and labels (n,) in memory, taken a batch at a time."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images = images
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        return {"images": self.images[indices], "labels": self.labels[indices]}
-
-
 def build_dataloader(
-    dataset: Dataset, batch_size: int, seed: int, collate: Callable[[Any], Any] | None = None
+    dataset: Dataset, batch_size: int, seed: int, workers: int = 0, collate: Callable[[Any], Any] = whole_batches
 ) -> DataLoader:
     """An endless loader whose order depends on the seed alone, so that variants of a seed see the same batches.
 
     Args:
+        workers: processes that read and augment; 0 for none.
         collate: how samples become a batch; default for datasets that return whole batches.
     """
     sampler = InfiniteSampler(dataset, shuffle=True, seed=seed)
-    return DataLoader(dataset, batch_size, sampler=sampler, collate_fn=collate or _as_it_is)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=workers > 0 and torch.cuda.is_available(),
+    )
 
 
 def run_training(

@@ -1,13 +1,16 @@
 """AdamW with layer-wise learning rates, and the schedule that sets them at every step."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from mmengine.optim import OptimWrapper, _ParamScheduler
 from timm.models import group_parameters
 from torch import Tensor, nn
+
+from nepa.parameters.schema import Precision
 
 Group = dict[str, Any]
 
@@ -50,18 +53,31 @@ class Diverged(Exception):
 
 
 class ClippedOptimizer(OptimWrapper):
-    """Clips the gradient's norm, and stops before a loss or a gradient that is not finite reaches the weights.
+    """Runs the forward pass in the chosen precision and clips the gradient's norm.
+
+    It stops before a loss or a gradient that is not finite reaches the weights.
 
     Attributes:
         gradient_norm: of the last step, before clipping.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, max_norm: float, precision: Precision = "float32") -> None:
         super().__init__(optimizer)
+        self.precision = precision
         groups = optimizer.param_groups
         self.names = {p: name for group in groups for name, p in zip(group["names"], group["params"], strict=True)}
         self.max_norm = max_norm
         self.gradient_norm = math.nan
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """The forward pass, in the chosen precision."""
+        device = next(model.parameters()).device.type
+        with (
+            super().optim_context(model),
+            torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16"),
+        ):
+            yield
 
     def update_params(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
         if not loss.isfinite():
@@ -85,7 +101,12 @@ class ClippedOptimizer(OptimWrapper):
 
 
 def build_optimizer(
-    groups: list[Group], *, learning_rate: float, betas: list[float], clip_gradient: float
+    groups: list[Group],
+    *,
+    learning_rate: float,
+    betas: list[float],
+    clip_gradient: float,
+    precision: Precision = "float32",
 ) -> ClippedOptimizer:
     """AdamW in one fused kernel, with the gradient's norm clipped.
 
@@ -93,7 +114,7 @@ def build_optimizer(
         groups: as `parameter_groups` makes them; a group with an `lr` of its own keeps it.
     """
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(betas[0], betas[1]), fused=True)
-    return ClippedOptimizer(optimizer, clip_gradient)
+    return ClippedOptimizer(optimizer, clip_gradient, precision)
 
 
 def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:

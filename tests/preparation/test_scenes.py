@@ -8,8 +8,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from nepa.data.images import load_images
-from nepa.data.scenes import CLASSES, compose_scene, scenes_folder, write_scenes
+from nepa.data.scenes import CLASSES, scenes_folder
 from nepa.parameters import load_parameters
+from nepa.preparation.scenes import compose_scene, write_scenes
 
 
 def read(folder: Path, kind: str, split: str) -> list[np.ndarray]:

@@ -9,7 +9,8 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from nepa.training.engine import ArrayDataset, Training, build_dataloader, run_training
+from nepa.data.datasets import ArrayDataset
+from nepa.training.engine import Training, build_dataloader, run_training
 from nepa.training.optimizer import LayerwiseSchedule, build_optimizer
 
 DECAY = 0.9

@@ -1,0 +1,85 @@
+"""What a stage trains on and evaluates on, whatever the source: batches of normalised images and labels."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nepa.data.images import images_folder, load_images
+from nepa.data.shards import ShardedImages, ShardIndex
+from nepa.data.transforms import evaluation_transform, training_transform
+from nepa.parameters import Parameters
+from nepa.parameters.schema import Augmentation, Digits
+
+EVALUATION_BATCH = 512
+
+
+class ArrayDataset(Dataset):
+    """Images (n, C, H, W) and labels (n,) in memory, taken a batch at a time."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        return {"images": self.images[indices], "labels": self.labels[indices]}
+
+
+def whole_batches(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The collate function of datasets that return whole batches."""
+    return batch
+
+
+def workers(parameters: Parameters) -> int:
+    """Processes that read and augment images; what is in memory needs none."""
+    return 0 if isinstance(parameters.data, Digits) else parameters.data.workers
+
+
+def training_labels(parameters: Parameters) -> np.ndarray:
+    """Labels (n,) int64 of the training images."""
+    if isinstance(parameters.data, Digits):
+        return load_images(parameters, "training").labels
+    return ShardIndex.read(images_folder(parameters) / "training.npz").label
+
+
+def training_dataset(
+    parameters: Parameters, augmentation: Augmentation | None, chosen: np.ndarray | None = None
+) -> ArrayDataset | ShardedImages:
+    """The training images, or those at the indices `chosen`, augmented each time they are taken."""
+    if isinstance(parameters.data, Digits):
+        images = load_images(parameters, "training")
+        tensor, labels = images.normalised(parameters), torch.from_numpy(images.labels)
+        return ArrayDataset(tensor, labels) if chosen is None else ArrayDataset(tensor[chosen], labels[chosen])
+    transform = training_transform(parameters.data, augmentation)
+    return ShardedImages(images_folder(parameters), "training", transform, chosen)
+
+
+def evaluation_batches(parameters: Parameters, split: str) -> DataLoader:
+    """The images of a split, once, in their order; batches of `images` (B, C, H, W) and `labels` (B,)."""
+    if isinstance(parameters.data, Digits):
+        images = load_images(parameters, split)
+        dataset = ArrayDataset(images.normalised(parameters), torch.from_numpy(images.labels))
+    else:
+        dataset = ShardedImages(images_folder(parameters), split, evaluation_transform(parameters.data))
+    # A generator of its own: looking at images must not change what training draws.
+    return DataLoader(
+        dataset,
+        EVALUATION_BATCH,
+        num_workers=workers(parameters),
+        collate_fn=whole_batches,
+        generator=torch.Generator(),
+    )
+
+
+def first_images(parameters: Parameters, split: str, count: int) -> Tensor:
+    """The first `count` images of a split, or all if it has fewer: (n, C, H, W)."""
+    found: list[Tensor] = []
+    batches: Iterator[dict[str, Tensor]] = iter(evaluation_batches(parameters, split))
+    while sum(map(len, found)) < count and (batch := next(batches, None)) is not None:
+        found.append(batch["images"])
+    return torch.cat(found)[:count]

@@ -1,0 +1,178 @@
+"""Finding every image of a source that lies in class folders, in one tar file of them, or in ILSVRC2012's own files.
+
+Nothing is extracted: an archive is only looked through once for where each image lies in it, so its names can't lead
+out of any folder.
+"""
+
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from scipy.io import loadmat
+
+from nepa.errors import UserError
+
+# What people call the two splits in their folders.
+SPLITS = {"training": ("train", "training"), "validation": ("val", "validation", "valid", "test")}
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
+ILSVRC = {"training": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """Where an image lies: `size` bytes from `offset` of a file; its class and its name for messages."""
+
+    file: str
+    offset: int
+    size: int
+    label: str
+    name: str
+
+    def read(self) -> bytes:
+        """Its bytes, as they are."""
+        with open(self.file, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+def find_images(path: Path) -> dict[str, list[RawImage]]:
+    """Every image of `training` and `validation`, sorted by name.
+
+    Args:
+        path: a folder with `train` and `val` of class folders, a tar file of such folders, or a folder with
+            ILSVRC2012's tar files and its development kit.
+
+    Raises:
+        UserError: something is missing, or an archive is truncated.
+    """
+    if not path.exists():
+        raise UserError(f"data.path {path} not found; give the folder or tar file that holds the images")
+    if path.is_file():
+        found = _by_split(_members(path))
+    elif (path / ILSVRC["training"]).exists() or (path / ILSVRC["validation"]).exists():
+        found = {"training": _ilsvrc_training(path), "validation": _ilsvrc_validation(path)}
+    else:
+        found = _by_split(_files(path))
+    for split, images in found.items():
+        if not images:
+            raise UserError(f"{path} has no image below {' or '.join(SPLITS[split])}; expected {split} class folders")
+    return {split: sorted(images, key=lambda image: image.name) for split, images in found.items()}
+
+
+def _files(folder: Path) -> Iterator[RawImage]:
+    for split in (name for names in SPLITS.values() for name in names):
+        for file in (folder / split).rglob("*"):
+            if file.suffix.lower() in EXTENSIONS and file.is_file():
+                name = file.relative_to(folder).as_posix()
+                yield RawImage(str(file), 0, file.stat().st_size, file.parent.name, name)
+
+
+def _members(archive: Path) -> Iterator[RawImage]:
+    for member in _regular_files(archive):
+        parts = PurePosixPath(member.name)
+        if parts.suffix.lower() in EXTENSIONS:
+            yield RawImage(str(archive), member.offset_data, member.size, parts.parent.name, member.name)
+
+
+def _by_split(images: Iterator[RawImage]) -> dict[str, list[RawImage]]:
+    found: dict[str, list[RawImage]] = {split: [] for split in SPLITS}
+    for image in images:
+        # .../<split>/<class>/<file>
+        parts = PurePosixPath(image.name).parts
+        for split, names in SPLITS.items():
+            if len(parts) >= 3 and parts[-3] in names:
+                found[split].append(image)
+    return found
+
+
+def _regular_files(archive: Path) -> Iterator[tarfile.TarInfo]:
+    try:
+        with tarfile.open(archive, "r:") as file:
+            end = archive.stat().st_size
+            for member in file:
+                if member.isfile():
+                    if member.offset_data + member.size > end:
+                        raise UserError(f"{archive} is truncated in {member.name}; fetch it again")
+                    yield member
+    except FileNotFoundError:
+        raise UserError(f"{archive} not found; fetch it, or give class folders instead") from None
+    except tarfile.ReadError as error:
+        raise UserError(f"{archive} is no complete, uncompressed tar file ({error}); fetch or unpack it") from None
+
+
+def _ilsvrc_training(folder: Path) -> list[RawImage]:
+    """The training file is a tar of one tar per class."""
+    archive, found = folder / ILSVRC["training"], []
+    for outer in _regular_files(archive):
+        label = PurePosixPath(outer.name).stem
+        with archive.open("rb") as file:
+            file.seek(outer.offset_data)
+            inner_file = io.BufferedReader(_Window(file, outer.offset_data, outer.size))
+            try:
+                with tarfile.open(fileobj=inner_file, mode="r:") as inner:
+                    found += [
+                        RawImage(str(archive), outer.offset_data + m.offset_data, m.size, label, f"{label}/{m.name}")
+                        for m in inner
+                        if m.isfile()
+                    ]
+            except tarfile.ReadError as error:
+                raise UserError(f"{archive}: {outer.name} is no complete tar file ({error}); fetch it again") from None
+    return found
+
+
+def _ilsvrc_validation(folder: Path) -> list[RawImage]:
+    """The validation file is flat; the development kit has each image's class, in the order of their names."""
+    archive, kit = folder / ILSVRC["validation"], folder / DEVKIT
+    classes = _ilsvrc_validation_classes(kit)
+    images = sorted(_regular_files(archive), key=lambda member: member.name)
+    if len(images) != len(classes):
+        raise UserError(f"{archive} holds {len(images)} images, {kit} has {len(classes)} labels; fetch them again")
+    return [
+        RawImage(str(archive), member.offset_data, member.size, label, member.name)
+        for member, label in zip(images, classes, strict=True)
+    ]
+
+
+def _ilsvrc_validation_classes(kit: Path) -> list[str]:
+    try:
+        with tarfile.open(kit, "r:gz") as file:
+            contents = {PurePosixPath(m.name).name: file.extractfile(m).read() for m in file if m.isfile()}
+        synsets = loadmat(io.BytesIO(contents["meta.mat"]), squeeze_me=True)["synsets"]
+        truth = contents["ILSVRC2012_validation_ground_truth.txt"].split()
+    except FileNotFoundError:
+        raise UserError(f"{kit} not found; the validation images have their labels there") from None
+    except (tarfile.ReadError, EOFError, KeyError) as error:
+        raise UserError(f"{kit} is truncated or not ILSVRC2012's ({error}); fetch it again") from None
+    by_number = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in np.atleast_1d(synsets)}
+    return [by_number[int(number)] for number in truth]
+
+
+class _Window(io.RawIOBase):
+    """A part of a file, as a file."""
+
+    def __init__(self, file: io.BufferedReader, start: int, size: int) -> None:
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:
+        self._file.seek(self._start + self._at)
+        content = self._file.read(max(0, min(len(buffer), self._size - self._at)))
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)

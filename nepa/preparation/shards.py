@@ -1,0 +1,191 @@
+"""Writing an image folder as shards: in parallel, and restartable without redoing the shards that are finished.
+
+While it runs, everything lies in a working folder of the run's own; a shard's record is written after the shard, so a
+shard without a record is done again. What is finished moves to `data/<recipe>/images` in one rename.
+"""
+
+import io
+import json
+import logging
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from nepa.data.images import file_checksum
+from nepa.data.shards import ShardIndex
+from nepa.errors import UserError
+from nepa.parameters.schema import ImageFolder
+from nepa.preparation.image_folder import RawImage, find_images
+from nepa.training.checkpoints import write_atomically, write_json
+
+log = logging.getLogger("nepa")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One shard: where it goes, what goes into it and how."""
+
+    target: Path
+    images: list[RawImage]
+    labels: list[int]
+    data: ImageFolder
+
+    @property
+    def record(self) -> Path:
+        """Written last: offsets, sizes and labels, what could not be read, and the shard's checksum."""
+        return self.target.with_suffix(".json")
+
+
+def prepare_shards(data: ImageFolder, work: Path, target: Path) -> None:
+    """Write both splits of an image folder below `target`, with index and manifest.
+
+    Args:
+        work: where unfinished work is kept; a second call with the same source and settings goes on there.
+
+    Raises:
+        UserError: images are missing, or more than `unreadable_allowed` cannot be read.
+    """
+    found = find_images(Path(data.path))
+    for split, images in found.items():
+        expected = getattr(data, f"{split}_images")
+        if len(images) != expected:
+            raise UserError(f"{data.path} holds {len(images)} {split} images; data.{split}_images is {expected}")
+    classes = sorted({image.label for images in found.values() for image in images})
+    if len(classes) != data.classes:
+        raise UserError(f"{data.path} holds {len(classes)} classes; data.classes is {data.classes}")
+    work = work / _identity(data, found)
+    jobs = {split: list(_jobs(data, work / split, images, classes)) for split, images in found.items()}
+    unreadable = _run([job for of_split in jobs.values() for job in of_split], data)
+    with write_atomically(target) as beside:
+        _assemble(data, work, beside, jobs, classes, unreadable)
+    shutil.rmtree(work)
+
+
+def _identity(data: ImageFolder, found: dict[str, list[RawImage]]) -> str:
+    """Names the work: other settings or another source must not go on with it."""
+    content = [data.model_dump(exclude={"workers", "unreadable_allowed"})]
+    content += [[image.name, image.size] for images in found.values() for image in images]
+    return sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _jobs(data: ImageFolder, folder: Path, images: list[RawImage], classes: list[str]) -> Iterator[Job]:
+    number = {label: index for index, label in enumerate(classes)}
+    order = np.random.default_rng(data.split_seed).permutation(len(images))
+    for shard, start in enumerate(range(0, len(images), data.images_per_shard)):
+        chosen = [images[index] for index in order[start : start + data.images_per_shard]]
+        yield Job(folder / f"{shard:05d}.tar", chosen, [number[image.label] for image in chosen], data)
+
+
+def _run(jobs: list[Job], data: ImageFolder) -> list[list[str]]:
+    """Write what is not written yet; returns the name of every unreadable image with the reason."""
+    finished = [job for job in jobs if job.record.exists()]
+    unreadable = [bad for job in finished for bad in json.loads(job.record.read_text())["unreadable"]]
+    _check_limit(unreadable, data)
+    waiting = [job for job in jobs if not job.record.exists()]
+    total = sum(len(job.images) for job in jobs)
+    done = total - sum(len(job.images) for job in waiting)
+    if done:
+        log.info(f"prepare images: goes on after {done:,} of {total:,} images")
+    with (
+        tqdm(total=total, initial=done, unit=" images", desc="prepare images", mininterval=5) as bar,
+        # A fresh process inherits no threads and no locks.
+        ProcessPoolExecutor(max(1, data.workers), mp_context=get_context("forkserver")) as pool,
+    ):
+        for job, bad in zip(waiting, pool.map(_write_shard, waiting), strict=True):
+            bar.update(len(job.images))
+            unreadable += bad
+            try:
+                _check_limit(unreadable, data)
+            except UserError:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return sorted(unreadable)
+
+
+def _check_limit(unreadable: list[list[str]], data: ImageFolder) -> None:
+    if len(unreadable) > data.unreadable_allowed:
+        name, reason = unreadable[0]
+        raise UserError(
+            f"{data.path}: {len(unreadable)} images cannot be read, data.unreadable_allowed is "
+            f"{data.unreadable_allowed}; the first is {name} ({reason})"
+        )
+
+
+def _write_shard(job: Job) -> list[list[str]]:
+    index: dict[str, list[int]] = {"offset": [], "size": [], "label": []}
+    unreadable: list[list[str]] = []
+    with write_atomically(job.target) as beside:
+        with tarfile.open(beside, "w", format=tarfile.USTAR_FORMAT) as shard:
+            for image, label in zip(job.images, job.labels, strict=True):
+                try:
+                    content = stored_bytes(image.read(), job.data)
+                except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                    unreadable.append([image.name, str(error)])
+                    continue
+                member = tarfile.TarInfo(f"{len(index['label']):05d}.jpg")
+                member.size = len(content)
+                shard.addfile(member, io.BytesIO(content))
+                index["offset"].append(shard.offset - -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+                index["size"].append(member.size)
+                index["label"].append(label)
+        checksum = file_checksum(beside)
+    write_json(job.record, index | {"unreadable": unreadable, "sha256": checksum})
+    return unreadable
+
+
+def stored_bytes(content: bytes, data: ImageFolder) -> bytes:
+    """The JPEG that is stored for an image file: RGB, shorter side at most `stored_size`; untouched where that is so.
+
+    Raises:
+        OSError: the file is no image, or is truncated.
+    """
+    image = Image.open(io.BytesIO(content))
+    image.load()  # all of it, so that a truncated file is found
+    small_enough = data.stored_size is None or min(image.size) <= data.stored_size
+    if small_enough and image.format == "JPEG" and image.mode == "RGB":
+        return content
+    image = image.convert("RGB")
+    if not small_enough:
+        ratio = data.stored_size / min(image.size)
+        size = tuple(max(1, round(side * ratio)) for side in image.size)
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    stored = io.BytesIO()
+    image.save(stored, "JPEG", quality=data.stored_quality, subsampling=0)
+    return stored.getvalue()
+
+
+def _assemble(
+    data: ImageFolder,
+    work: Path,
+    folder: Path,
+    jobs: dict[str, list[Job]],
+    classes: list[str],
+    unreadable: list[list[str]],
+) -> None:
+    checksums, counts = {}, {}
+    for split, of_split in jobs.items():
+        (folder / split).mkdir(parents=True)
+        parts: dict[str, list[int]] = {"shard": [], "offset": [], "size": [], "label": []}
+        for number, job in enumerate(of_split):
+            record = json.loads(job.record.read_text())
+            parts["shard"] += [number] * len(record["label"])
+            for key in ("offset", "size", "label"):
+                parts[key] += record[key]
+            # A link costs nothing and leaves the work whole until all is in place.
+            os.link(job.target, folder / split / job.target.name)
+            checksums[f"{split}/{job.target.name}"] = record["sha256"]
+        ShardIndex(**{key: np.array(values, np.int64) for key, values in parts.items()}).write(folder / f"{split}.npz")
+        checksums[f"{split}.npz"] = file_checksum(folder / f"{split}.npz")
+        counts[split] = len(parts["label"])
+    manifest = {"source": Path(data.path).name, "images": counts, "classes": classes}
+    write_json(folder / "manifest.json", manifest | {"unreadable": unreadable, "sha256": checksums})

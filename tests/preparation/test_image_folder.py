@@ -1,0 +1,264 @@
+"""Image folders and archives become shards: every image, once, whatever its kind; damage is named."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+from scipy.io import savemat
+
+from nepa.data.shards import ShardedImages
+from nepa.errors import UserError
+from nepa.parameters.schema import ImageFolder
+from nepa.preparation.image_folder import find_images
+from nepa.preparation.shards import prepare_shards
+
+CLASSES = ("n01", "n02", "n03")
+SAMPLE = ROOT.parent / "shared/data/imagenet_sample.tar"
+Source = Callable[[Path], Path]
+
+
+def picture(number: int, form: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> bytes:
+    """An image of one colour that tells its number."""
+    colour = (10 * number, 255 - 10 * number, 90)
+    image = Image.new("RGB", size, colour).convert(mode)
+    file = io.BytesIO()
+    image.save(file, form, **({"quality": 95} if form == "JPEG" else {}))
+    return file.getvalue()
+
+
+def files() -> dict[str, bytes]:
+    """12 training images, among them a grey, a CMYK and a PNG one, and 6 for validation, by path."""
+    kinds = {1: ("JPEG", "L"), 2: ("JPEG", "CMYK"), 3: ("PNG", "RGBA")}
+    found = {}
+    for number in range(18):
+        split = "train" if number < 12 else "val"
+        content = picture(number, *kinds.get(number, ("JPEG", "RGB")))
+        found[f"{split}/{CLASSES[number % 3]}/image_{number:02d}.JPEG"] = content
+    return found
+
+
+def as_folder(at: Path) -> Path:
+    for name, content in files().items():
+        (at / name).parent.mkdir(parents=True, exist_ok=True)
+        (at / name).write_bytes(content)
+    (at / "train/n01/notes.txt").write_text("no image")
+    return at
+
+
+def write_tar(path: Path, contents: dict[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def as_archive(at: Path) -> Path:
+    at.mkdir()
+    return write_tar(at / "all.tar", {f"anything/{name}": content for name, content in files().items()})
+
+
+def as_ilsvrc(at: Path) -> Path:
+    """ILSVRC2012's own files: a tar of tars, a flat tar, and the development kit with the labels."""
+    at.mkdir()
+    inner = {}
+    for label in CLASSES:
+        mine = {Path(name).name: c for name, c in files().items() if name.startswith(f"train/{label}/")}
+        inner[f"{label}.tar"] = write_tar(at / "inner.tar", mine).read_bytes()
+    (at / "inner.tar").unlink()
+    write_tar(at / "ILSVRC2012_img_train.tar", inner)
+    validation = {Path(n).name: (Path(n).parent.name, c) for n, c in files().items() if n.startswith("val/")}
+    write_tar(at / "ILSVRC2012_img_val.tar", {name: content for name, (_, content) in validation.items()})
+    # Numbered in another order than the names of the classes.
+    numbers = {"n02": 1, "n01": 2, "n03": 3}
+    synsets = np.array([(number, label) for label, number in numbers.items()], [("ILSVRC2012_ID", "i4"), ("WNID", "O")])
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": synsets})
+    truth = "".join(f"{numbers[label]}\n" for _, (label, _) in sorted(validation.items()))
+    kit = {"kit/data/meta.mat": meta.getvalue(), "kit/data/ILSVRC2012_validation_ground_truth.txt": truth.encode()}
+    write_tar(at / "ILSVRC2012_devkit_t12.tar.gz", kit, "w:gz")
+    return at
+
+
+def settings(raw: Path, **changes: object) -> ImageFolder:
+    return ImageFolder(
+        **{
+            "source": "image_folder", "path": str(raw), "image_size": 28, "channels": 3, "classes": 3, "mean": 0.5,
+            "std": 0.5, "split_seed": 0, "training_images": 12, "validation_images": 6, "unreadable_allowed": 0,
+            "evaluate_on": "validation", "stored_size": None, "stored_quality": 95, "images_per_shard": 5,
+            "workers": 2, "crop_share": 0.875,
+        } | changes
+    )  # fmt: skip
+
+
+def prepare(tmp_path: Path, data: ImageFolder) -> Path:
+    prepare_shards(data, tmp_path / "work", tmp_path / "images")
+    assert not list((tmp_path / "work").iterdir())
+    return tmp_path / "images"
+
+
+def colours(folder: Path, split: str) -> dict[int, int]:
+    """Label of every image by its number, which its colour tells."""
+    images = ShardedImages(folder, split, lambda image: image)
+    found = {}
+    for position in range(len(images)):
+        image = images.read(position)
+        assert image.mode == "RGB"
+        found[round(np.array(image)[..., 0].mean() / 10)] = int(images.index.label[position])
+    return found
+
+
+@pytest.mark.parametrize("source", [as_folder, as_archive, as_ilsvrc])
+def test_every_image_once_with_its_label(tmp_path: Path, source: Source) -> None:
+    folder = prepare(tmp_path, settings(source(tmp_path / "raw")))
+    training = colours(folder, "training")
+    expected = {number: number % 3 for number in range(12)}
+    grey = {training.pop(number): number for number in set(training) - set(expected)}  # grey has another red
+    assert grey == {1: next(iter(grey.values()))} and training == {n: c for n, c in expected.items() if n != 1}
+    assert colours(folder, "validation") == {number: number % 3 for number in range(12, 18)}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["images"] == {"training": 12, "validation": 6} and manifest["classes"] == list(CLASSES)
+    shards = {p.relative_to(folder).as_posix() for p in folder.rglob("*.*") if p.name != "manifest.json"}
+    assert set(manifest["sha256"]) == shards and len(shards) == 3 + 2 + 2
+    with tarfile.open(folder / "training/00000.tar") as shard:
+        assert len(shard.getmembers()) == 5
+
+
+def test_shards_are_mixed_and_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
+    raw = as_folder(tmp_path / "raw")
+    outcomes = []
+    for workers in (1, 3):
+        at = tmp_path / str(workers)
+        prepare_shards(settings(raw, workers=workers), at / "work", at / "images")
+        outcomes.append({p.name: p.read_bytes() for p in (at / "images").rglob("*.*")})
+        labels = ShardedImages(at / "images", "training", lambda image: image).index.label
+        assert labels.tolist() != sorted(labels.tolist())
+    assert outcomes[0] == outcomes[1]
+
+
+def test_stored_size_and_untouched_originals(tmp_path: Path) -> None:
+    raw = as_folder(tmp_path / "raw")
+    original = (raw / "train/n01/image_00.JPEG").read_bytes()
+    untouched = prepare(tmp_path / "whole", settings(raw))
+    assert any(original in shard.read_bytes() for shard in (untouched / "training").glob("*.tar"))
+    small = ShardedImages(prepare(tmp_path / "small", settings(raw, stored_size=15)), "training", lambda image: image)
+    assert {small.read(position).size for position in range(len(small))} == {(20, 15)}
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    raw = as_folder(tmp_path / "raw")
+    for changes, message in (
+        ({"training_images": 13}, "holds 12 training images; data.training_images is 13"),
+        ({"classes": 4}, "holds 3 classes; data.classes is 4"),
+        ({"path": str(tmp_path / "nowhere")}, "nowhere not found"),
+        ({"path": str(raw / "train")}, "has no image below train or training"),
+    ):
+        with pytest.raises(UserError, match=message):
+            prepare(tmp_path, settings(raw, **changes))
+    ilsvrc = as_ilsvrc(tmp_path / "ilsvrc")
+    (ilsvrc / "ILSVRC2012_img_val.tar").unlink()
+    with pytest.raises(UserError, match="ILSVRC2012_img_val.tar not found"):
+        find_images(ilsvrc)
+    (ilsvrc / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+    with pytest.raises(UserError, match="devkit_t12.tar.gz not found"):
+        find_images(ilsvrc)
+    assert not (tmp_path / "images").exists()
+
+
+@pytest.mark.parametrize("cut", [600, 3000, 9000])
+def test_a_truncated_archive_is_named(tmp_path: Path, cut: int) -> None:
+    archive = as_archive(tmp_path / "raw")
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size - 10240 - cut])
+    with pytest.raises(UserError, match=r"all\.tar (is truncated in|is no complete)"):
+        prepare(tmp_path, settings(archive))
+
+
+def test_bad_images_up_to_a_limit(tmp_path: Path) -> None:
+    raw = as_folder(tmp_path / "raw")
+    good = (raw / "train/n01/image_00.JPEG").read_bytes()
+    (raw / "train/n01/image_00.JPEG").write_bytes(good[: len(good) // 2])
+    (raw / "val/n01/image_12.JPEG").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"images cannot be read, data.unreadable_allowed is 1; the first is"):
+        prepare(tmp_path, settings(raw, unreadable_allowed=1))
+    assert not (tmp_path / "images").exists()
+    with pytest.raises(UserError, match="unreadable_allowed is 1"):  # also when nothing is left to do
+        prepare(tmp_path, settings(raw, unreadable_allowed=1))
+    folder = prepare(tmp_path, settings(raw, unreadable_allowed=2))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert [name for name, _ in manifest["unreadable"]] == ["train/n01/image_00.JPEG", "val/n01/image_12.JPEG"]
+    assert manifest["images"] == {"training": 11, "validation": 5}
+
+
+def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
+    contents = {f"x/{name}": content for name, content in files().items()}
+    contents["../../train/n01/escaped.JPEG"] = picture(3)
+    contents["/train/n01/absolute.JPEG"] = picture(3)
+    (tmp_path / "raw").mkdir()
+    archive = write_tar(tmp_path / "raw/all.tar", contents)
+    before = {p for p in tmp_path.parent.rglob("*") if tmp_path not in p.parents and p != tmp_path}
+    prepare(tmp_path, settings(archive, training_images=14))
+    assert {p for p in tmp_path.parent.rglob("*") if tmp_path not in p.parents and p != tmp_path} == before
+    assert not list(tmp_path.rglob("escaped*")) and not Path("/train").exists()
+
+
+def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
+    raw = as_folder(tmp_path / "raw")
+    code = (
+        "import sys, time; from pathlib import Path; from nepa.preparation import shards;"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_image_folder as t;"
+        "shards.tqdm.update = lambda self, n: time.sleep(60);"
+        f"shards.prepare_shards(t.settings({str(raw)!r}, workers=1), Path('work'), Path('images'))"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, start_new_session=True)
+    waited = time.monotonic()
+    while len(list(tmp_path.glob("work/*/*/*.json"))) < 2 and time.monotonic() - waited < 60:
+        time.sleep(0.05)
+    os.killpg(process.pid, 9)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*/*/*.json")}
+    assert finished and not (tmp_path / "images").exists()
+    kept = {path.with_suffix(".tar").stat().st_ino for path in finished}
+    folder = prepare(tmp_path, settings(raw))
+    assert kept <= {path.stat().st_ino for path in folder.rglob("*.tar")}
+    assert len(colours(folder, "training")) == 12
+
+
+def test_a_missing_or_truncated_shard_is_named(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, settings(as_folder(tmp_path / "raw")))
+    shard = folder / "training/00001.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:600])
+    with pytest.raises(UserError, match=r"00001\.tar is missing or truncated"):
+        ShardedImages(folder, "training", lambda image: image)
+    shard.write_bytes(b"\0" * len(content))
+    with pytest.raises(UserError, match=r"00001\.tar: no image at byte"):
+        images = ShardedImages(folder, "training", lambda image: image)
+        [images.read(position) for position in range(len(images))]
+
+
+@pytest.mark.skipif(not SAMPLE.exists(), reason=f"{SAMPLE.name} is not beside the project")
+def test_a_sample_of_imagenet(tmp_path: Path) -> None:
+    found = {split: len(images) for split, images in find_images(SAMPLE).items()}
+    assert sum(found.values()) == 250
+    data = settings(
+        SAMPLE, training_images=found["training"], validation_images=found["validation"], classes=250, stored_size=256,
+        images_per_shard=64,
+    )  # fmt: skip
+    folder = prepare(tmp_path, data)
+    for split, count in found.items():
+        images = ShardedImages(folder, split, lambda image: image)
+        assert len(images) == count
+        sizes = [images.read(position).size for position in range(count)]
+        assert max(min(size) for size in sizes) == 256
