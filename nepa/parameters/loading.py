@@ -19,7 +19,11 @@ OVERRIDABLE: dict[VariantGroup, tuple[str, ...]] = {
     "segmentation": ("segment",),
 }
 
-SOURCES = ("digits", "image_folder")  # pydantic names the chosen alternative, which is no key of the file
+SOURCES = (
+    "digits",
+    "image_folder",
+    "ade20k_layout",
+)  # pydantic names the chosen alternative, which is no key of the file
 
 
 def load_parameters(path: Path = Path("params.yaml")) -> Parameters:

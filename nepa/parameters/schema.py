@@ -9,6 +9,7 @@ Count = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Pair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 Precision = Literal["float32", "bfloat16"]  # of the forward pass; weights, loss and statistics stay in float32
 Overrides = dict[str, dict[str, Any]]
@@ -110,9 +111,10 @@ class Augmentation(Section):
     random_erasing: Probability
 
 
-class Scenes(Section):
-    """Segmentation scenes composed of the images; sizes in pixels."""
+class ComposedScenes(Section):
+    """Segmentation scenes composed of the digits; sizes in pixels."""
 
+    source: Literal["digits"]
     canvas: Positive
     digits_per_scene: Annotated[list[Positive], Field(min_length=2, max_length=2)]
     ink_above: Annotated[int, Field(ge=0, lt=255)]
@@ -121,10 +123,28 @@ class Scenes(Section):
     seed: Count
 
     @model_validator(mode="after")
-    def _range_is_ordered(self) -> "Scenes":
+    def _range_is_ordered(self) -> "ComposedScenes":
         if self.digits_per_scene[0] > self.digits_per_scene[1]:
             raise ValueError(f"digits_per_scene {self.digits_per_scene} must be [fewest, most]")
         return self
+
+
+class SceneFolder(Section):
+    """Segmentation data in ADE20K's layout, a folder or an archive, and how many scenes it must hold."""
+
+    source: Literal["ade20k_layout"]
+    path: Annotated[str, Field(min_length=1)]
+    training: Positive
+    validation: Positive
+
+
+class SceneAugmentation(Section):
+    """Of training scenes: resized to `scale` x a ratio drawn from `ratio`, flipped, photometrically distorted."""
+
+    scale: Pair
+    ratio: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]
+    flip: Probability
+    photometric_distortion: bool
 
 
 class Model(Section):
@@ -252,8 +272,11 @@ class Segment(Section):
     pool_scales: list[Positive]
     auxiliary_weight: Annotated[float, Field(ge=0)]
     dropout: Decay
+    augmentation: SceneAugmentation | None
     crop: Positive
     stride: Positive
+    inference: Literal["slide", "whole"]
+    test_scale: Pair | None
     cat_max_ratio: Annotated[float, Field(gt=0, le=1)]
 
     @model_validator(mode="after")
@@ -284,7 +307,7 @@ class Parameters(Section):
     threads: Positive
     seeds: Seeds
     data: Annotated[Digits | ImageFolder, Field(discriminator="source")]
-    scenes: Scenes
+    scenes: Annotated[ComposedScenes | SceneFolder, Field(discriminator="source")]
     model: Model
     objective: Objective
     pretrain: Pretrain
@@ -307,10 +330,13 @@ class Parameters(Section):
             )
         if self.segment.crop % self.model.patch_size:
             raise ValueError(f"segment.crop {self.segment.crop} must be a multiple of model.patch_size")
-        if self.segment.crop > self.scenes.canvas:
-            raise ValueError(f"segment.crop {self.segment.crop} must be at most scenes.canvas {self.scenes.canvas}")
-        if self.scenes.canvas < self.data.image_size:
-            raise ValueError(f"scenes.canvas {self.scenes.canvas} must be at least data.image_size")
+        if self.scenes.source == "digits":
+            if self.data.source != "digits":
+                raise ValueError(f"scenes.source 'digits' needs data.source 'digits', which is '{self.data.source}'")
+            if self.segment.crop > self.scenes.canvas:
+                raise ValueError(f"segment.crop {self.segment.crop} must be at most scenes.canvas {self.scenes.canvas}")
+            if self.scenes.canvas < self.data.image_size:
+                raise ValueError(f"scenes.canvas {self.scenes.canvas} must be at least data.image_size")
         if self.pretrain.batch_size > self.data.training_images:
             raise ValueError(
                 f"pretrain.batch_size {self.pretrain.batch_size} must be at most "

@@ -11,12 +11,14 @@ import numpy as np
 from PIL import Image
 
 from nepa.data.images import Images, load_images
-from nepa.data.scenes import SPLITS
+from nepa.data.scenes import SPLITS, Classes
 from nepa.parameters import Parameters
-from nepa.parameters.schema import Scenes
+from nepa.parameters.schema import ComposedScenes
 
 
-def compose_scene(digits: Images, scenes: Scenes, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def compose_scene(
+    digits: Images, scenes: ComposedScenes, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """One scene of digits whose boxes do not overlap, as many of those drawn as there is room for.
 
     Returns:
@@ -42,8 +44,8 @@ def compose_scene(digits: Images, scenes: Scenes, generator: np.random.Generator
     return image, annotation
 
 
-def write_scenes(parameters: Parameters, folder: Path) -> None:
-    """Write both splits' scenes below `folder`; the same parameters give the same bytes."""
+def write_scenes(parameters: Parameters, folder: Path) -> Classes:
+    """Write both splits' scenes below `folder` and return the classes; the same parameters give the same bytes."""
     scenes = parameters.scenes
     sources = ("training", parameters.data.evaluate_on)
     for number, (split, source) in enumerate(zip(SPLITS, sources, strict=True)):
@@ -55,3 +57,4 @@ def write_scenes(parameters: Parameters, folder: Path) -> None:
             image, annotation = compose_scene(digits, scenes, generator)
             Image.fromarray(image).save(folder / "images" / split / f"{index:04d}.png")
             Image.fromarray(annotation).save(folder / "annotations" / split / f"{index:04d}.png")
+    return Classes.with_colours(tuple(f"digit {digit}" for digit in range(10)))

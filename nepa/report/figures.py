@@ -14,7 +14,6 @@ from matplotlib.colors import BoundaryNorm, ListedColormap  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.patches import Patch  # noqa: E402
 
-from nepa.data.scenes import CLASSES, PALETTE  # noqa: E402
 from nepa.objective.collapse import COLLAPSED_BELOW  # noqa: E402
 from nepa.report.collect import Run  # noqa: E402
 
@@ -29,6 +28,7 @@ COLOURS = {
 }
 OTHERS = ("#CC79A7", "#56B4E9", "#F0E442")
 PIXELS_PER_INCH = 130
+LEGEND_UP_TO = 20  # classes: more would be no legend
 plt.rcParams |= {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 
 
@@ -83,15 +83,17 @@ def draw_segmentations(runs: list[Run]) -> Figure:
     for variant in variants:
         with np.load(first[variant].folder / "samples.npz") as file:
             samples[variant] = {name: file[name] for name in file.files}
-    any_samples = next(iter(samples.values()))
-    columns = [("scene", any_samples["images"]), ("truth", any_samples["truth"])]
-    columns += [(f"{variant}, seed {first[variant].seed}", samples[variant]["prediction"]) for variant in variants]
-    rows = len(any_samples["images"])
-    unlabelled = any_samples["truth"] >= len(CLASSES)
+    shown = next(iter(samples.values()))
+    rows, classes = sum(name.startswith("image_") for name in shown), len(shown["names"])
+    columns = [("scene", [shown[f"image_{row}"] for row in range(rows)])]
+    columns.append(("truth", [shown[f"truth_{row}"] for row in range(rows)]))
+    for variant in variants:
+        predictions = [samples[variant][f"prediction_{row}"] for row in range(rows)]
+        columns.append((f"{variant}, seed {first[variant].seed}", predictions))
     figure, axes = plt.subplots(rows, len(columns), figsize=(2.1 * len(columns) + 1.6, 2.1 * rows), squeeze=False,
                                 layout="constrained")  # fmt: skip
-    palette = ListedColormap(np.array(PALETTE) / 255)
-    norm = BoundaryNorm(np.arange(len(CLASSES) + 1) - 0.5, len(CLASSES))
+    palette = ListedColormap(shown["colours"] / 255)
+    norm = BoundaryNorm(np.arange(classes + 1) - 0.5, classes)
     for column, (title, pictures) in enumerate(columns):
         axes[0, column].set_title(title, fontsize=10)
         for row in range(rows):
@@ -101,10 +103,13 @@ def draw_segmentations(runs: list[Run]) -> Figure:
             if column == 0:
                 panel.imshow(pictures[row], cmap="gray", vmin=0, vmax=255)
             else:
-                panel.imshow(np.ma.array(pictures[row], mask=unlabelled[row]), cmap=palette, norm=norm)
+                unlabelled = shown[f"truth_{row}"] >= classes
+                panel.imshow(np.ma.array(pictures[row], mask=unlabelled), cmap=palette, norm=norm)
                 panel.set_facecolor("0.93")
-    handles = [Patch(facecolor=palette(index), edgecolor="0.4", label=name) for index, name in enumerate(CLASSES)]
-    figure.legend(handles=handles, loc="outside right center", fontsize=9)
+    if classes <= LEGEND_UP_TO:
+        names = enumerate(shown["names"])
+        handles = [Patch(facecolor=palette(index), edgecolor="0.4", label=str(name)) for index, name in names]
+        figure.legend(handles=handles, loc="outside right center", fontsize=9)
     return figure
 
 

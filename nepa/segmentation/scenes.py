@@ -2,31 +2,45 @@
 
 from typing import Any
 
-from mmcv.transforms import LoadImageFromFile
+from mmcv.transforms import LoadImageFromFile, RandomFlip, RandomResize
 from mmseg.datasets import ADE20KDataset
-from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs, RandomCrop
+from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs, PhotoMetricDistortion, RandomCrop, Resize
 
-from nepa.data.scenes import CLASSES, PALETTE, scenes_folder
+from nepa.data.scenes import Classes, scenes_folder
 from nepa.parameters import Parameters
 
 
-class Scenes(ADE20KDataset):
-    """ADE20K's dataset class and layout with the scenes' classes: it refuses classes that are not its own."""
-
-    METAINFO = {"classes": CLASSES, "palette": [list(colour) for colour in PALETTE]}
-
-
 def scenes_dataset(parameters: Parameters, split: str) -> ADE20KDataset:
-    """The scenes of `training` (random crops; no flip, which would change digits) or `validation` (whole)."""
+    """The scenes of `training` (random crops, augmented as the recipe says) or `validation` (whole)."""
+    settings, folder = parameters.segment, scenes_folder(parameters)
+    classes = Classes.read(folder)
+    images = folder / "images" / split
     color = "grayscale" if parameters.data.channels == 1 else "color"
-    pipeline: list[dict[str, Any]] = [{"type": LoadImageFromFile, "color_type": color}, {"type": LoadAnnotations}]
+    pipeline: list[dict[str, Any]] = [{"type": LoadImageFromFile, "color_type": color}]
     if split == "training":
-        crop, cat_max_ratio = parameters.segment.crop, parameters.segment.cat_max_ratio
-        pipeline.append({"type": RandomCrop, "crop_size": (crop, crop), "cat_max_ratio": cat_max_ratio})
+        pipeline.append({"type": LoadAnnotations})
+        augmentation = settings.augmentation
+        if augmentation is not None:
+            scale, ratio = tuple(augmentation.scale), tuple(augmentation.ratio)
+            pipeline.append({"type": RandomResize, "scale": scale, "ratio_range": ratio, "keep_ratio": True})
+        crop = (settings.crop, settings.crop)
+        pipeline.append({"type": RandomCrop, "crop_size": crop, "cat_max_ratio": settings.cat_max_ratio})
+        if augmentation is not None:
+            pipeline.append({"type": RandomFlip, "prob": augmentation.flip})
+            if augmentation.photometric_distortion:
+                pipeline.append({"type": PhotoMetricDistortion})
+    else:
+        if settings.test_scale is not None:
+            pipeline.append({"type": Resize, "scale": tuple(settings.test_scale), "keep_ratio": True})
+        # After the resize: predictions are compared at the annotation's own size.
+        pipeline.append({"type": LoadAnnotations})
     pipeline.append({"type": PackSegInputs})
-    return Scenes(
-        data_root=str(scenes_folder(parameters)),
+    # ADE20K's dataset class refuses classes that are not its own, so it is given ours.
+    metainfo = {"classes": classes.names, "palette": [list(colour) for colour in classes.colours]}
+    dataset = type("Scenes", (ADE20KDataset,), {"METAINFO": metainfo})
+    return dataset(
+        data_root=str(folder),
         data_prefix={"img_path": f"images/{split}", "seg_map_path": f"annotations/{split}"},
-        img_suffix=".png",
+        img_suffix=next(images.iterdir()).suffix,
         pipeline=pipeline,
     )

@@ -5,19 +5,19 @@ from mmengine.logging import MMLogger
 from mmseg.models import EncoderDecoder
 from timm.models.eva import Eva
 
-from nepa.data.scenes import CLASSES
 from nepa.parameters import Parameters
 from nepa.segmentation.backbone import NEPA
 
 
-def build_segmentor(parameters: Parameters, backbone: Eva) -> EncoderDecoder:
-    """EncoderDecoder with NEPA, four rescaled levels, UPerHead and the FCN auxiliary head; slide inference.
+def build_segmentor(parameters: Parameters, backbone: Eva, classes: int) -> EncoderDecoder:
+    """EncoderDecoder with NEPA, four rescaled levels, UPerHead and the FCN auxiliary head.
 
     Args:
         backbone: with its weights; the heads are drawn here.
+        classes: of the scenes, without what is unlabelled.
     """
     settings = parameters.segment
-    width, classes = parameters.model.width, len(CLASSES)
+    width = parameters.model.width
     norm = {"type": "BN", "requires_grad": True}
     shared = {"num_classes": classes, "norm_cfg": norm, "align_corners": False, "dropout_ratio": settings.dropout}
     data = parameters.data
@@ -58,7 +58,7 @@ def build_segmentor(parameters: Parameters, backbone: Eva) -> EncoderDecoder:
         },
         train_cfg=ConfigDict(),
         test_cfg=ConfigDict(
-            mode="slide",
+            mode=settings.inference,
             crop_size=(settings.crop, settings.crop),
             stride=(settings.stride, settings.stride),
         ),

@@ -1,16 +1,26 @@
 """Stage `prepare scenes`. In: data/<recipe>/images. Out: data/<recipe>/scenes in ADE20K's layout, with a manifest."""
 
+from pathlib import Path
+
 from nepa.data.images import file_checksum
 from nepa.data.scenes import scenes_folder
 from nepa.parameters import Parameters
+from nepa.parameters.schema import ComposedScenes
+from nepa.preparation.scene_folder import write_scene_folder
 from nepa.preparation.scenes import write_scenes
 from nepa.training.checkpoints import write_atomically, write_json
 
 
 def run(parameters: Parameters) -> None:
-    """Compose the scenes and record every file's checksum."""
+    """Compose the scenes of digits, or copy those of a folder or archive, and record every file's checksum."""
+    scenes = parameters.scenes
     with write_atomically(scenes_folder(parameters)) as folder:
-        write_scenes(parameters, folder)
-        checksums = {path.relative_to(folder).as_posix(): file_checksum(path) for path in sorted(folder.rglob("*.png"))}
-        counts = {split: getattr(parameters.scenes, split) for split in ("training", "validation")}
-        write_json(folder / "manifest.json", {"source": "digits", "images": counts, "sha256": checksums})
+        if isinstance(scenes, ComposedScenes):
+            source, classes = "digits", write_scenes(parameters, folder)
+        else:
+            source, classes = Path(scenes.path).name, write_scene_folder(scenes, folder)
+        write_json(folder / "classes.json", classes.as_dict())
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        checksums = {path.relative_to(folder).as_posix(): file_checksum(path) for path in files}
+        counts = {split: getattr(scenes, split) for split in ("training", "validation")}
+        write_json(folder / "manifest.json", {"source": source, "images": counts, "sha256": checksums})

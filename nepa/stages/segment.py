@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from nepa.segmentation.mmcv_operators import provide_operators
 
@@ -23,7 +24,7 @@ from mmseg.models import EncoderDecoder  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 from nepa.data.images import read_manifest  # noqa: E402
-from nepa.data.scenes import CLASSES, scenes_folder  # noqa: E402
+from nepa.data.scenes import Classes, scenes_folder  # noqa: E402
 from nepa.model.backbone import build_backbone, describe, load_backbone  # noqa: E402
 from nepa.parameters import Parameters  # noqa: E402
 from nepa.segmentation.scenes import scenes_dataset  # noqa: E402
@@ -55,7 +56,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         load_backbone(backbone, pretrained_backbone(parameters, variant, seed))
         inherited = status_of_pretraining(parameters, "full", seed)
     manifest = read_manifest(scenes_folder(parameters))
-    segmentor = build_segmentor(parameters, backbone)
+    segmentor = build_segmentor(parameters, backbone, len(Classes.read(scenes_folder(parameters)).names))
 
     training = None
     if inherited != "diverged":
@@ -114,25 +115,31 @@ def evaluate(segmentor: EncoderDecoder, dataset: ADE20KDataset) -> tuple[dict, d
     """MMSegmentation's IoUMetric over a dataset, in percent, and the first few images with truth and prediction.
 
     Returns:
-        metrics, and arrays `images`, `truth`, `prediction` (k, H, W) uint8.
+        metrics, and uint8 arrays for the report: `image_0`, `truth_0`, `prediction_0` and so on, all (H, W) but colour
+        images (H, W, 3), thinned to at most 256 pixels a side, and the names and `colours` (k, 3) of the classes.
     """
     evaluator = Evaluator([IoUMetric(iou_metrics=["mIoU"])])
     evaluator.dataset_meta = dataset.metainfo
-    samples: dict[str, list[np.ndarray]] = {"images": [], "truth": [], "prediction": []}
+    classes = dataset.metainfo["classes"]
+    samples = {"names": np.array(classes), "colours": np.array(dataset.metainfo["palette"], np.uint8)}
     segmentor.eval()
-    for batch in DataLoader(dataset, batch_size=1, collate_fn=pseudo_collate):
+    for number, batch in enumerate(DataLoader(dataset, batch_size=1, collate_fn=pseudo_collate)):
         with torch.no_grad():
             results = segmentor.val_step(batch)
         evaluator.process(data_samples=results, data_batch=batch)
-        if len(samples["images"]) < SAMPLES:
-            samples["images"].append(batch["inputs"][0][0].numpy())
-            samples["truth"].append(results[0].gt_sem_seg.data[0].cpu().numpy())
-            samples["prediction"].append(results[0].pred_sem_seg.data[0].cpu().numpy())
+        if number < SAMPLES:
+            truth = results[0].gt_sem_seg.data
+            image = F.interpolate(batch["inputs"][0][None].float(), size=truth.shape[-2:])[0]
+            thin = -(-max(truth.shape) // 256)
+            for name, array in (("image", image), ("truth", truth), ("prediction", results[0].pred_sem_seg.data)):
+                pixels = array[:, ::thin, ::thin].cpu().numpy().astype(np.uint8)
+                # MMSegmentation reads colour as BGR.
+                samples[f"{name}_{number}"] = pixels[0] if len(pixels) == 1 else pixels[::-1].transpose(1, 2, 0)
     metric = evaluator.metrics[0]
     per_class = metric.total_area_to_metrics(
         *(sum(areas) for areas in zip(*metric.results, strict=True)), metric.metrics, metric.nan_to_num, metric.beta
     )["IoU"]
     scores = evaluator.evaluate(len(dataset))
     metrics = {name: float(scores[name]) for name in ("mIoU", "aAcc", "mAcc")}
-    metrics["IoU"] = {name: float(100 * value) for name, value in zip(CLASSES, per_class, strict=True)}
-    return metrics, {name: np.stack(arrays).astype(np.uint8) for name, arrays in samples.items()}
+    metrics["IoU"] = {name: float(100 * value) for name, value in zip(classes, per_class, strict=True)}
+    return metrics, samples

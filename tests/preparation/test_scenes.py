@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from nepa.data.images import load_images
-from nepa.data.scenes import CLASSES, scenes_folder
+from nepa.data.scenes import Classes, scenes_folder
 from nepa.parameters import load_parameters
 from nepa.preparation.scenes import compose_scene, write_scenes
 
@@ -24,7 +24,7 @@ def test_layout_of_ade20k(project: Path) -> None:
         assert len(images) == len(annotations) == count
         for image, annotation in zip(images, annotations, strict=True):
             assert image.shape == annotation.shape == (32, 32)
-            assert set(np.unique(annotation)) <= set(range(len(CLASSES) + 1))
+            assert set(np.unique(annotation)) <= set(range(len(Classes.read(folder).names) + 1))
             assert (image[annotation > 0] > 80).all()  # a label only where there is ink
 
 

@@ -45,5 +45,8 @@ def write_run(stage: str, variant: str, seed: int, recipe: str = "smallest", **m
     (folder / "history.csv").write_text(HISTORIES[stage])
     if stage == "segment":
         maps = np.random.default_rng(0).integers(0, 10, (2, 32, 32), dtype=np.uint8)
-        np.savez(folder / "samples.npz", images=maps * 25, truth=maps, prediction=maps)
+        arrays = {f"image_{row}": 25 * maps[row] for row in range(2)}
+        arrays |= {f"{kind}_{row}": maps[row] for kind in ("truth", "prediction") for row in range(2)}
+        colours = np.arange(30, dtype=np.uint8).reshape(10, 3) * 8
+        np.savez(folder / "samples.npz", names=np.array([f"digit {n}" for n in range(10)]), colours=colours, **arrays)
     return folder

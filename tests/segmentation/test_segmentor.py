@@ -16,7 +16,7 @@ from mmengine.registry import init_default_scope  # noqa: E402
 from mmseg.models import EncoderDecoder  # noqa: E402
 from mmseg.registry import DATASETS, MODELS  # noqa: E402
 
-from nepa.segmentation.scenes import Scenes, scenes_dataset  # noqa: E402
+from nepa.segmentation.scenes import scenes_dataset  # noqa: E402
 from nepa.segmentation.segmentor import build_segmentor  # noqa: E402
 
 
@@ -25,7 +25,7 @@ def segmentor(project: Path) -> EncoderDecoder:
     init_default_scope("mmseg")
     torch.manual_seed(0)
     parameters = load_parameters()
-    return build_segmentor(parameters, build_backbone(parameters, image_size=24, dynamic=True)).eval()
+    return build_segmentor(parameters, build_backbone(parameters, image_size=24, dynamic=True), 10).eval()
 
 
 def test_an_absent_operator_says_how_to_get_it() -> None:
@@ -68,7 +68,7 @@ def test_weights_of_the_backbone_survive_building(project: Path) -> None:
     parameters = load_parameters()
     backbone = build_backbone(parameters, image_size=24, dynamic=True)
     before = {name: weight.clone() for name, weight in backbone.state_dict().items()}
-    segmentor = build_segmentor(parameters, backbone)
+    segmentor = build_segmentor(parameters, backbone, 10)
     after = segmentor.backbone.eva.state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
@@ -76,7 +76,7 @@ def test_weights_of_the_backbone_survive_building(project: Path) -> None:
 def test_the_dataset_is_ade20k_s(project: Path) -> None:
     parameters = load_parameters()
     dataset = scenes_dataset(parameters, "training")
-    assert isinstance(dataset, DATASETS.get("ADE20KDataset")) and isinstance(dataset, Scenes)
+    assert isinstance(dataset, DATASETS.get("ADE20KDataset")) and dataset.metainfo["classes"][3] == "digit 3"
     sample = dataset[0]
     truth = sample["data_samples"].gt_sem_seg.data
     assert sample["inputs"].shape == (1, 24, 24) and truth.shape == (1, 24, 24)

@@ -1,0 +1,102 @@
+"""Segmentation data in ADE20K's layout, from a folder, a zip or a tar file, checked and copied into the project.
+
+Only what has the layout's names is read, and it is written to names made here, so an archive can't write elsewhere.
+"""
+
+import io
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from nepa.data.scenes import SPLITS, Classes
+from nepa.errors import UserError
+from nepa.parameters.schema import SceneFolder
+
+LAYOUT = re.compile(r"(?:^|.*/)(images|annotations)/(training|validation)/([\w.-]+)\.(jpg|jpeg|png)", re.IGNORECASE)
+CLASS_FILES = ("classes.txt", "objectInfo150.txt")
+Member = tuple[str, Callable[[], bytes]]
+
+
+def write_scene_folder(data: SceneFolder, target: Path) -> Classes:
+    """Copy every pair of image and annotation below `target`, and return the classes.
+
+    Raises:
+        UserError: something is missing, has no partner, cannot be read, or has a class without a name.
+    """
+    source = Path(data.path)
+    members = dict(_members(source))
+    classes = _classes(source, members)
+    found: dict[tuple[str, str], dict[str, Member]] = {(k, s): {} for k in ("images", "annotations") for s in SPLITS}
+    for name, read in members.items():
+        if match := LAYOUT.fullmatch(name):
+            kind, split, stem, ending = match.groups()
+            found[kind, split][stem] = (ending.lower(), read)
+    for split in SPLITS:
+        images, annotations = found["images", split], found["annotations", split]
+        expected = getattr(data, split)
+        alone = sorted(set(images) ^ set(annotations))
+        if alone:
+            raise UserError(
+                f"{source}: {split} {alone[0]} has no {'image' if alone[0] in annotations else 'annotation'}"
+            )
+        if len(images) != expected:
+            raise UserError(f"{source} holds {len(images)} {split} scenes; scenes.{split} is {expected}")
+        for kind in ("images", "annotations"):
+            (target / kind / split).mkdir(parents=True)
+        for stem in tqdm(sorted(images), desc=f"prepare scenes, {split}", unit=" scenes", mininterval=5):
+            image = _checked(source, stem, images[stem][1](), None)
+            annotation = _checked(source, stem, annotations[stem][1](), len(classes.names))
+            (target / "images" / split / f"{stem}.{images[stem][0]}").write_bytes(image)
+            (target / "annotations" / split / f"{stem}.png").write_bytes(annotation)
+    return classes
+
+
+def _members(source: Path) -> Iterator[Member]:
+    """Name and reader of every file."""
+    if source.is_dir():
+        for path in source.rglob("*"):
+            if path.is_file():
+                yield path.relative_to(source).as_posix(), path.read_bytes
+        return
+    try:
+        if zipfile.is_zipfile(source):
+            archive = zipfile.ZipFile(source)
+            for name in archive.namelist():
+                yield name, lambda name=name: archive.read(name)
+            return
+        archive = tarfile.open(source, "r:")  # noqa: SIM115 - open while its members are read
+        for member in archive.getmembers():
+            if member.isfile():
+                yield member.name, lambda member=member: archive.extractfile(member).read()
+    except FileNotFoundError:
+        raise UserError(f"scenes.path {source} not found; give a folder, zip or tar file in ADE20K's layout") from None
+    except (tarfile.ReadError, zipfile.BadZipFile) as error:
+        raise UserError(f"{source} is no complete zip or tar file ({error}); fetch it again") from None
+
+
+def _classes(source: Path, members: dict[str, Callable[[], bytes]]) -> Classes:
+    for expected in CLASS_FILES:
+        for name, read in members.items():
+            if Path(name).name == expected:
+                lines = [line for line in read().decode().splitlines() if line.strip()]
+                if expected == "objectInfo150.txt":  # a table whose last column has the names
+                    lines = [line.split("\t")[-1].split(";")[0].split(",")[0] for line in lines[1:]]
+                return Classes.with_colours(tuple(line.strip() for line in lines))
+    raise UserError(f"{source} has neither {' nor '.join(CLASS_FILES)}; name the classes there, one a line")
+
+
+def _checked(source: Path, stem: str, content: bytes, classes: int | None) -> bytes:
+    try:
+        image = Image.open(io.BytesIO(content))
+        image.load()
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"{source}: {stem} cannot be read ({error}); fetch it again") from None
+    if classes is not None and np.max(image) > classes:
+        raise UserError(f"{source}: annotation {stem} has class {np.max(image)}; there are names for {classes}")
+    return content
