@@ -46,6 +46,16 @@ def _parser() -> argparse.ArgumentParser:
         if stage in GROUPS:
             command.add_argument("--variant", default="full", help="a variant of params.yaml (default: full)")
             command.add_argument("--seed", type=int, help="default: the first one of params.yaml")
+    text = "put a recipe into params.yaml, and say what changes"
+    command = commands.add_parser("recipe", help=text, description=text.capitalize() + ".")
+    command.add_argument("name", nargs="?", help="a file of recipes/, without its ending")
+    command.add_argument("--list", action="store_true", help="list the recipes: what each reproduces, and its cost")
+    text = "take a recipe's real model through every stage, for a few steps on a few images"
+    command = commands.add_parser("rehearse", help=text, description=text.capitalize() + ".")
+    command.add_argument("name", help="a file of recipes/, without its ending")
+    command.add_argument("--images", type=Path, required=True, help="class folders, a tar file, ILSVRC2012's files")
+    command.add_argument("--scenes", type=Path, required=True, help="a folder or archive in ADE20K's layout")
+    command.add_argument("--depth", type=int, help="of the model; default: the recipe's own")
     text = "convert a checkpoint of the reference implementation or of the pipeline into another format"
     command = commands.add_parser("convert", help=text, description=text.capitalize() + ".")
     command.add_argument("source", type=Path, help="a safetensors file, or a folder that holds model.safetensors")
@@ -75,6 +85,15 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     if options.stage == "convert":
         _stage("convert").run(options.source, options.target, options.form)
+        return
+    if options.stage == "rehearse":
+        _stage("rehearse").run(options.name, options.images, options.scenes, options.depth)
+        return
+    if options.stage == "recipe":
+        recipe = _stage("recipe")
+        if not options.list and options.name is None:
+            raise UserError("recipe: name one, or give --list")
+        print(recipe.list_recipes() if options.list else recipe.put_in_place(options.name))
         return
     from nepa.parameters.loading import load_parameters, resolve_variant
 

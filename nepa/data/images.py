@@ -77,13 +77,13 @@ def load_images(parameters: Parameters, split: str) -> Images:
 def labelled_subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Indices of `count` images, equally many of each class, drawn by the seed alone, so that variants share them.
 
-    All of them where `count` is their number.
+    All of them where `count` is not less than their number, which unreadable ones may have lowered.
 
     Raises:
         UserError: a class has too few.
     """
-    if count == len(labels):
-        return np.arange(count)
+    if count >= len(labels):
+        return np.arange(len(labels))
     generator = np.random.default_rng([seed, 1])
     classes = np.unique(labels)
     chosen = [generator.permutation(np.flatnonzero(labels == c))[: count // len(classes)] for c in classes]

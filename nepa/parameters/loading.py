@@ -18,12 +18,8 @@ OVERRIDABLE: dict[VariantGroup, tuple[str, ...]] = {
     "finetuning": ("finetune",),
     "segmentation": ("segment",),
 }
-
-SOURCES = (
-    "digits",
-    "image_folder",
-    "ade20k_layout",
-)  # pydantic names the chosen alternative, which is no key of the file
+# Pydantic names the chosen alternative of a section, which is no key of the file.
+SOURCES = ("digits", "image_folder", "ade20k_layout")
 
 
 def load_parameters(path: Path = Path("params.yaml")) -> Parameters:

@@ -199,7 +199,7 @@ class Optimization(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_epochs: Count
     clip_gradient: PositiveFloat
-    ema_decay: Decay
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     precision: Precision
     augmentation: Augmentation | None
 
@@ -262,7 +262,7 @@ class Segment(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_iterations: Count
     clip_gradient: PositiveFloat
-    ema_decay: Decay
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     precision: Precision
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     drop_path: Decay

@@ -8,6 +8,7 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,22 @@ CLASS_FILES = ("classes.txt", "objectInfo150.txt")
 Member = tuple[str, Callable[[], bytes]]
 
 
-def write_scene_folder(data: SceneFolder, target: Path) -> Classes:
-    """Copy every pair of image and annotation below `target`, and return the classes.
+@dataclass(frozen=True)
+class RawScene:
+    """One scene of a source: readers of the image and of its annotation."""
+
+    stem: str
+    ending: str
+    read_image: Callable[[], bytes]
+    read_annotation: Callable[[], bytes]
+
+
+def find_scenes(source: Path) -> tuple[Classes, dict[str, list[RawScene]]]:
+    """The classes and, by split, every scene of a source, sorted by name.
 
     Raises:
-        UserError: something is missing, has no partner, cannot be read, or has a class without a name.
+        UserError: the source or its list of classes is missing, or an image or an annotation has no partner.
     """
-    source = Path(data.path)
     members = dict(_members(source))
     classes = _classes(source, members)
     found: dict[tuple[str, str], dict[str, Member]] = {(k, s): {} for k in ("images", "annotations") for s in SPLITS}
@@ -37,24 +47,46 @@ def write_scene_folder(data: SceneFolder, target: Path) -> Classes:
         if match := LAYOUT.fullmatch(name):
             kind, split, stem, ending = match.groups()
             found[kind, split][stem] = (ending.lower(), read)
+    scenes: dict[str, list[RawScene]] = {}
     for split in SPLITS:
         images, annotations = found["images", split], found["annotations", split]
-        expected = getattr(data, split)
         alone = sorted(set(images) ^ set(annotations))
         if alone:
-            raise UserError(
-                f"{source}: {split} {alone[0]} has no {'image' if alone[0] in annotations else 'annotation'}"
-            )
-        if len(images) != expected:
-            raise UserError(f"{source} holds {len(images)} {split} scenes; scenes.{split} is {expected}")
-        for kind in ("images", "annotations"):
-            (target / kind / split).mkdir(parents=True)
-        for stem in tqdm(sorted(images), desc=f"prepare scenes, {split}", unit=" scenes", mininterval=5):
-            image = _checked(source, stem, images[stem][1](), None)
-            annotation = _checked(source, stem, annotations[stem][1](), len(classes.names))
-            (target / "images" / split / f"{stem}.{images[stem][0]}").write_bytes(image)
-            (target / "annotations" / split / f"{stem}.png").write_bytes(annotation)
+            lacks = "image" if alone[0] in annotations else "annotation"
+            raise UserError(f"{source}: {split} scene {alone[0]} has no {lacks}; fetch it again")
+        scenes[split] = [RawScene(stem, *images[stem], annotations[stem][1]) for stem in sorted(images)]
+    return classes, scenes
+
+
+def write_scene_folder(data: SceneFolder, target: Path) -> Classes:
+    """Copy every pair of image and annotation below `target`, and return the classes.
+
+    Raises:
+        UserError: something is missing, cannot be read, or has a class without a name.
+    """
+    source = Path(data.path)
+    classes, found = find_scenes(source)
+    for split, scenes in found.items():
+        expected = getattr(data, split)
+        if len(scenes) != expected:
+            raise UserError(f"{source} holds {len(scenes)} {split} scenes; scenes.{split} is {expected}")
+        write_scenes_of_split(source, split, scenes, classes, target)
     return classes
+
+
+def write_scenes_of_split(source: Path, split: str, scenes: list[RawScene], classes: Classes, target: Path) -> None:
+    """Copy scenes below `target`, each checked.
+
+    Raises:
+        UserError: one cannot be read, or has a class without a name.
+    """
+    for kind in ("images", "annotations"):
+        (target / kind / split).mkdir(parents=True)
+    for scene in tqdm(scenes, desc=f"prepare scenes, {split}", unit=" scenes", mininterval=5):
+        image = _checked(source, scene.stem, scene.read_image(), None)
+        annotation = _checked(source, scene.stem, scene.read_annotation(), len(classes.names))
+        (target / "images" / split / f"{scene.stem}.{scene.ending}").write_bytes(image)
+        (target / "annotations" / split / f"{scene.stem}.png").write_bytes(annotation)
 
 
 def _members(source: Path) -> Iterator[Member]:

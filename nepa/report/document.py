@@ -1,5 +1,6 @@
 """results/report.md: the tables, figures and provenance of what has run, each from a file that a stage wrote."""
 
+import itertools
 from collections import defaultdict
 from importlib.resources import files
 from pathlib import Path
@@ -11,11 +12,12 @@ import pandas as pd
 from nepa.parameters import Parameters
 from nepa.report.collect import Run
 from nepa.report.statistics import Difference, paired_difference
-from nepa.report.table import paper
+from nepa.report.table import paper, paper_tables
 from nepa.report.verdict import by_seed, row_verdict
 
 RECIPES = Path("recipes")
 NONE = "–"
+EMPTY = "(none)"
 
 
 def write_document(parameters: Parameters, runs: list[Run], table: pd.DataFrame, figures: dict[str, list[str]]) -> str:
@@ -34,7 +36,7 @@ def write_document(parameters: Parameters, runs: list[Run], table: pd.DataFrame,
     recipes = []
     for name in [current, *sorted({run.recipe for run in runs} - {current})]:
         mine = [run for run in runs if run.recipe == name]
-        rows = table[table["recipe"] == name]
+        rows, tables = table[table["recipe"] == name], paper_tables(name)
         recipes.append(
             {
                 "name": name,
@@ -43,8 +45,8 @@ def write_document(parameters: Parameters, runs: list[Run], table: pd.DataFrame,
                 "classification": _markdown(compared_table(parameters, mine, rows, "classification")),
                 "segmentation": _markdown(compared_table(parameters, mine, rows, "segmentation")),
                 "further": [
-                    {"title": paper()["tables"][task]["title"], "table": _markdown(table)}
-                    for task in further_tasks(mine)
+                    {"title": tables[task]["title"], "table": _markdown(table)}
+                    for task in further_tasks(mine, tables)
                     if not (table := compared_table(parameters, mine, rows, task)).empty
                 ],
                 "figures": {Path(path).stem: path for path in figures.get(name, [])},
@@ -56,6 +58,7 @@ def write_document(parameters: Parameters, runs: list[Run], table: pd.DataFrame,
     return template.render(
         parameters=parameters,
         recipes=recipes,
+        NONE=EMPTY,
         settings=_markdown(settings_table(parameters)),
         variants=_markdown(variants_table(parameters)),
         not_run=_markdown(not_run_table(table)),
@@ -64,9 +67,12 @@ def write_document(parameters: Parameters, runs: list[Run], table: pd.DataFrame,
 
 def ablation_table(parameters: Parameters, runs: list[Run], rows: pd.DataFrame) -> pd.DataFrame:
     """Table 1a: what pretraining did, what fine-tuning made of it, and what that says about the paper's row."""
-    figures = paper()["tables"]["ablation"]["rows"]
+    figures = paper_tables(_recipe(rows))["ablation"]["rows"]
     lines = []
-    for row in rows[rows["task"] == "ablation"].itertuples():
+    ablation = rows[rows["task"] == "ablation"]
+    if (ablation["status"] == "not_run").all():
+        return pd.DataFrame()
+    for row in ablation.itertuples():
         measures = rows[(rows["task"] == "pretraining") & (rows["variant"] == row.variant)].set_index("metric")["mean"]
         difference = _difference(runs, "finetune", "top1", "full", row.variant)
         lines.append(
@@ -87,7 +93,7 @@ def ablation_table(parameters: Parameters, runs: list[Run], rows: pd.DataFrame) 
 
 def compared_table(parameters: Parameters, runs: list[Run], rows: pd.DataFrame, task: str) -> pd.DataFrame:
     """The variants of one task, each compared with the table's reference seed by seed."""
-    stated = paper()["tables"][task]
+    stated = paper_tables(_recipe(rows))[task]
     stage, reference = "segment" if task == "segmentation" else "finetune", stated.get("reference", "full")
     lines = []
     for row in rows[(rows["task"] == task) & (rows["status"] != "not_run")].itertuples():
@@ -106,10 +112,10 @@ def compared_table(parameters: Parameters, runs: list[Run], rows: pd.DataFrame, 
     return pd.DataFrame(lines)
 
 
-def further_tasks(runs: list[Run]) -> list[str]:
+def further_tasks(runs: list[Run], tables: dict[str, dict[str, Any]]) -> list[str]:
     """The paper's other tables of which a variant of their own has run."""
     ran = {run.variant for run in runs if run.further}
-    return [task for task, stated in paper()["tables"].items() if ran & set(stated["rows"])]
+    return [task for task, stated in tables.items() if ran & set(stated["rows"])]
 
 
 def cost_table(runs: list[Run]) -> pd.DataFrame:
@@ -195,11 +201,19 @@ def _difference(runs: list[Run], stage: str, metric: str, reference: str, varian
     return paired_difference(by_seed(runs, stage, reference, metric), by_seed(runs, stage, variant, metric))
 
 
+def _recipe(rows: pd.DataFrame) -> str:
+    return "" if rows.empty else rows["recipe"].iloc[0]
+
+
 def _statement(recipe: str) -> str:
-    path = RECIPES / f"{recipe}.md"
-    return (
-        path.read_text().strip() if path.exists() else f"({path} does not exist: what this recipe can show is unsaid.)"
-    )
+    """What a recipe can show, from its own page, or else what its file opens with."""
+    page, numbers = RECIPES / f"{recipe}.md", RECIPES / f"{recipe}.yaml"
+    if page.exists():
+        return page.read_text().strip()
+    if not numbers.exists():
+        return f"({page} does not exist: what this recipe can show is unsaid.)"
+    lines = itertools.takewhile(lambda line: line.startswith("#"), numbers.read_text().splitlines())
+    return "\n".join("> " + line.removeprefix("#").strip() + "  " for line in lines)
 
 
 def _joined(values: Any) -> str:
@@ -207,7 +221,7 @@ def _joined(values: Any) -> str:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    return "(none)" if table.empty else table.to_markdown(index=False, disable_numparse=True)
+    return EMPTY if table.empty else table.to_markdown(index=False, disable_numparse=True)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -27,6 +27,12 @@ def paper() -> dict[str, Any]:
     return yaml.safe_load(files("nepa.report").joinpath("paper.yaml").read_text())
 
 
+def paper_tables(recipe: str) -> dict[str, dict[str, Any]]:
+    """The paper's tables, with the rows that the recipe's variants stand for."""
+    rows = paper()["recipes"].get(recipe, {})
+    return {task: table | {"rows": rows.get(task, table["rows"])} for task, table in paper()["tables"].items()}
+
+
 def joint_status(statuses: list[str]) -> str:
     """The status that all seeds share, else `partial` with counts; `not_run` for none."""
     if not statuses:
@@ -55,7 +61,7 @@ def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str
     segmentation = list(parameters.segmentation) if here else _variants(main, "segment")
     random = {run.variant for run in runs if run.metrics.get("initialisation") == "random"}
     floor = [variant for variant in finetuning if variant in random]
-    figures = paper()["tables"]
+    figures = paper_tables(recipe)
     rows = [
         _row("pretraining", "pretrain", variant, metric, of, seeds)
         for of, variants, seeds in ((main, pretraining, classified), (further, _variants(further, "pretrain"), set()))
@@ -63,7 +69,8 @@ def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str
         for metric in PRETRAINING_METRICS
     ]
     tasks = {
-        "ablation": ("finetune", pretraining + floor, classified),
+        # Nothing is ablated where `full` stands alone.
+        "ablation": ("finetune", pretraining + floor if len(pretraining) > 1 else [], classified),
         "classification": ("finetune", ["full", *finetuning], classified),
         "segmentation": ("segment", segmentation, segmented),
     }

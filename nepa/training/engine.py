@@ -79,7 +79,7 @@ def run_training(
     *,
     title: str,
     steps: int,
-    ema_decay: float,
+    ema_decay: float | None,
     seed: int,
     folder: Path,
     record_every: int,
@@ -93,6 +93,7 @@ def run_training(
     holds the average of the finite steps before.
 
     Args:
+        ema_decay: of the average that is evaluated and kept; None for the weights as they are.
         model: takes a batch of `dataloader` in mode "loss".
         folder: for what MMEngine writes while it runs; not a result.
         record_every: steps between rows of the history.
@@ -113,7 +114,7 @@ def run_training(
         param_scheduler=[schedule],
         default_hooks={"logger": None, "checkpoint": None, "timer": None},
         custom_hooks=[
-            EMAHook(momentum=1 - ema_decay),
+            *([] if ema_decay is None else [EMAHook(momentum=1 - ema_decay)]),
             history,
             Progress(title, dataloader.batch_size),
         ],

@@ -82,5 +82,6 @@ class Progress(Hook):
 
 
 def averaged_model(runner: Runner) -> nn.Module:
-    """The exponential moving average that the runner's EMAHook keeps."""
-    return next(hook for hook in runner.hooks if isinstance(hook, EMAHook)).ema_model.module
+    """The exponential moving average that the runner's EMAHook keeps; without one the model itself."""
+    averages = (hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook))
+    return next(averages, runner.model)

@@ -1,0 +1,89 @@
+"""`nepa recipe`: no stage of the graph; puts a whole set of numbers into params.yaml."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
+from nepa.errors import UserError
+from nepa.parameters import load_parameters
+from nepa.training.checkpoints import write_atomically
+
+RECIPES = Path("recipes")
+TARGET = Path("params.yaml")
+VARIANTS = ("pretraining", "finetuning", "segmentation")
+
+
+def list_recipes() -> str:
+    """Every recipe, with what its file opens with."""
+    return "\n\n".join(f"{path.stem}\n{_opening(path.read_text())}" for path in sorted(RECIPES.glob("*.yaml")))
+
+
+def put_in_place(name: str) -> str:
+    """Write the recipe to params.yaml, once it has passed the same check; returns what changes.
+
+    Raises:
+        UserError: there is no such recipe, or it is not valid.
+    """
+    text = recipe_text(name)
+    before = _flat(YAML(typ="safe").load(TARGET.read_text())) if TARGET.exists() else {}
+    with write_atomically(TARGET) as beside:
+        beside.write_text(text)
+        load_parameters(beside)
+    after = _flat(YAML(typ="safe").load(text))
+    changed = [key for key in before | after if before.get(key, "-") != after.get(key, "-")]
+    lines = [f"{key}: {before.get(key, '-')} -> {after.get(key, '-')}" for key in changed]
+    return "\n".join(lines) or f"params.yaml is {name} already"
+
+
+def recipe_text(name: str) -> str:
+    """The whole recipe: what it is based on, if anything, with its own numbers in their place.
+
+    Raises:
+        UserError: there is no such recipe.
+    """
+    path = RECIPES / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+        raise UserError(f"{path} not found; there are {known or 'none here: run from the project root'}")
+    yaml = YAML()
+    yaml.width = 4096
+    own = yaml.load(path.read_text())
+    if "based_on" not in own:
+        return path.read_text()
+    base = yaml.load(recipe_text(own.pop("based_on")))
+    _lay_over(base, own)
+    written = io.StringIO()
+    yaml.dump(base, written)
+    return _opening(path.read_text()) + "\n" + _without_opening(written.getvalue())
+
+
+def _lay_over(base: CommentedMap, own: CommentedMap) -> None:
+    for key, value in own.items():
+        # Maps of variants are taken whole; sections are merged, so that a recipe names only what it changes.
+        if isinstance(value, CommentedMap) and isinstance(base.get(key), CommentedMap) and key not in VARIANTS:
+            _lay_over(base[key], value)
+        else:
+            base[key] = value
+
+
+def _opening(text: str) -> str:
+    lines = text.splitlines()
+    end = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return "\n".join(lines[:end])
+
+
+def _without_opening(text: str) -> str:
+    return text[len(_opening(text)) :].lstrip("\n")
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(content, dict) or not content:
+        return {prefix: content}
+    return {
+        key: value
+        for name, inner in content.items()
+        for key, value in _flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()
+    }

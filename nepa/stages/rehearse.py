@@ -1,0 +1,116 @@
+"""`nepa rehearse`: no stage of the graph; a recipe's real model through every stage, for a few steps on a few images.
+
+What it checks is every hand-over: data, shapes, checkpoints, heads, evaluation, report. Its figures mean nothing.
+"""
+
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from nepa.errors import UserError
+from nepa.preparation.image_folder import RawImage, find_images
+from nepa.preparation.scene_folder import find_scenes, write_scenes_of_split
+from nepa.stages.recipe import recipe_text
+
+log = logging.getLogger("nepa")
+
+IMAGES = {"training": 12, "validation": 8}
+SCENES = {"training": 4, "validation": 2}
+STATEMENT = (
+    "A rehearsal of `{name}`: a few steps on a few images. That every stage ran is all it shows; no figure counts.\n"
+)
+STAGES = (["prepare"], ["pretrain"], ["finetune"], ["segment"], ["report"])
+
+
+def run(name: str, images: Path, scenes: Path, depth: int | None) -> None:
+    """Rehearse a recipe in `rehearsal/<name>`, which is made anew.
+
+    Args:
+        images: where images lie, as `data.path` takes it.
+        scenes: where scenes lie, as `scenes.path` takes it.
+        depth: of the model, if not the recipe's own.
+
+    Raises:
+        UserError: the recipe takes no images from elsewhere, there are too few of them, or a stage failed.
+    """
+    from nepa.command_line import main  # which imports this module
+
+    recipe = yaml.safe_load(recipe_text(name))
+    if recipe["data"]["source"] != "image_folder":
+        raise UserError(f"recipe {name} has its data embedded; run it as it is")
+    folder = Path("rehearsal") / name
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    classes = _few_images(find_images(images), folder / "images")
+    _few_scenes(scenes, folder / "scenes")
+    (folder / "recipes").mkdir()
+    (folder / "recipes" / f"{name}-rehearsal.md").write_text(STATEMENT.format(name=name))
+    (folder / "params.yaml").write_text(yaml.safe_dump(shortened(recipe, classes, depth), sort_keys=False))
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for arguments in STAGES:
+            started = time.monotonic()
+            if main(arguments) != 0:
+                raise UserError(f"rehearsal of {name} failed in `nepa {arguments[0]}`; its folder is {folder}")
+            log.info(f"rehearsal of {name}: {arguments[0]} in {time.monotonic() - started:.1f} s")
+    finally:
+        os.chdir(before)
+    log.info(f"rehearsal of {name} went through; its report is {folder / 'results/report.md'}")
+
+
+def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[str, Any]:
+    """The recipe with a few steps of every stage; the model is its own, but for `depth`."""
+    precision = {} if torch.cuda.is_available() else {"precision": "float32"}
+    few = {"epochs": 1, "warmup_epochs": 0, "batch_size": 4} | precision
+    seed = recipe["seeds"]["classification"][:1]
+    short = recipe | {
+        "recipe": f"{recipe['recipe']}-rehearsal",
+        "threads": os.cpu_count(),
+        "seeds": {"classification": seed, "segmentation": seed},
+        "data": recipe["data"]
+        | {"path": "images", "classes": classes, "workers": 1, "images_per_shard": 5, "unreadable_allowed": 0}
+        | {f"{split}_images": count for split, count in IMAGES.items()},
+        "scenes": recipe["scenes"] | {"path": "scenes"} | SCENES,
+        "pretrain": recipe["pretrain"] | few | {"monitor_every": 1, "monitor_images": 4},
+        "finetune": recipe["finetune"] | few | {"labels": IMAGES["training"]},
+        "segment": recipe["segment"] | {"iterations": 3, "warmup_iterations": 1, "batch_size": 2} | precision,
+        "pretraining": {"full": {}},
+        "finetuning": {},
+        "segmentation": {"full": {}},
+        "further_ablations": {"seeds": seed, "pretraining": {}, "finetuning": {}},
+    }
+    if depth is not None:
+        short["model"] = recipe["model"] | {"depth": depth}
+        short["segment"]["blocks"] = [min(block, depth - 1) for block in recipe["segment"]["blocks"]]
+    return short
+
+
+def _few_images(found: dict[str, list[RawImage]], folder: Path) -> int:
+    labels = set()
+    for split, count in IMAGES.items():
+        if len(found[split]) < count:
+            raise UserError(f"a rehearsal needs {count} {split} images; there are {len(found[split])}")
+        for number in range(count):
+            image = found[split][number * len(found[split]) // count]
+            labels.add(image.label)
+            path = folder / split / image.label / f"{number:02d}{Path(image.name).suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image.read())
+    return len(labels)
+
+
+def _few_scenes(source: Path, folder: Path) -> None:
+    classes, found = find_scenes(source)
+    for split, count in SCENES.items():
+        if len(found[split]) < count:
+            raise UserError(f"a rehearsal needs {count} {split} scenes; there are {len(found[split])}")
+        write_scenes_of_split(source, split, found[split][:count], classes, folder)
+    (folder / "classes.txt").write_text("\n".join(classes.names) + "\n")

@@ -1,0 +1,176 @@
+"""Recipes with data of their own: put in place, and rehearsed through every stage on real image files."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+from PIL import Image
+from safetensors.torch import load_file
+
+from nepa.command_line import main
+from nepa.parameters import load_parameters
+from nepa.stages.recipe import recipe_text
+
+NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+TINY = """# A small model on small crops.
+based_on: imagenet-base-paper
+recipe: tiny
+data: {image_size: 28}
+model: {width: 32, depth: 2, heads: 2}
+segment:
+  blocks: [0, 0, 1, 1]
+  decoder_channels: 16
+  augmentation: {scale: [224, 56]}
+  crop: 56
+  stride: 37
+  test_scale: [224, 56]
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the project's recipes, a dozen photographs and a few street scenes of noise and blocks."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 13), ("val", 9)):
+        for number in range(count):
+            path = tmp_path / "photographs" / split / f"n{number % 4}" / f"{number}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 255, (60 + number, 90, 3), np.uint8)).save(path)
+    for split, count in (("training", 4), ("validation", 3)):
+        for number in range(count):
+            for kind, ending in (("images", "jpg"), ("annotations", "png")):
+                path = tmp_path / "streets" / kind / split / f"{number}.{ending}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                size = (50 + 10 * number, 75)
+                blocks = np.kron(generator.integers(0, 4, (5, 5)), np.ones((20, 15)))[: size[0], : size[1]]
+                colours = generator.integers(0, 255, (*size, 3), np.uint8)
+                Image.fromarray(colours if kind == "images" else blocks.astype(np.uint8)).save(path)
+    (tmp_path / "streets/classes.txt").write_text("road\ntree\nsky\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_is_valid_and_says_what_it_is(name: str, place: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["recipe", name]) == 0
+    parameters = load_parameters()
+    assert parameters.recipe == name
+    opening = (ROOT / f"recipes/{name}.yaml").read_text().split("\n\n")[0]
+    if name != "digits":
+        assert all(f"# {word}:" in opening for word in ("Reproduces", "Expected", "Cost"))
+    assert Path("params.yaml").read_text().startswith(opening.splitlines()[0])
+    capsys.readouterr()
+    assert main(["recipe", name]) == 0
+    assert capsys.readouterr().out == f"params.yaml is {name} already\n"
+
+
+def test_the_default_is_the_recipe_digits() -> None:
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "recipes/digits.yaml").read_bytes()
+
+
+def test_a_recipe_says_what_changes_and_keeps_the_comments(place: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["recipe", "imagenet-base-paper"]) == main(["recipe", "imagenet-base-code"]) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "finetune.layer_decay: 0.35 -> 0.65" in shown and "recipe: imagenet-base-paper -> imagenet-base-code" in shown
+    )
+    assert "layer_decay: 0.65" in Path("params.yaml").read_text()
+    assert "P: .35 for B, .60 for L; C: .65 and .75" in Path("params.yaml").read_text()
+    assert main(["recipe", "--list"]) == 0
+    assert all(f"\n{name}\n" in "\n" + capsys.readouterr().out for name in ["digits"])
+
+
+def test_an_unknown_or_broken_recipe_leaves_params_yaml_alone(place: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["recipe", "digits"]) == 0
+    before = Path("params.yaml").read_bytes()
+    (place / "recipes/broken.yaml").write_text("based_on: digits\nmodel: {heads: 3}\n")
+    for name, message in (
+        ("nothing", "recipes/nothing.yaml not found; there are broken, digits"),
+        ("broken", "heads 3"),
+    ):
+        assert main(["recipe", name]) == 2
+        assert message in capsys.readouterr().err
+    assert Path("params.yaml").read_bytes() == before and not list(place.glob(".params*"))
+
+
+def test_a_rehearsal_goes_through_every_stage(place: Path) -> None:
+    (place / "recipes/tiny.yaml").write_text(TINY)
+    assert main(["rehearse", "tiny", "--images", "photographs", "--scenes", "streets"]) == 0
+    folder = place / "rehearsal/tiny"
+    table = pd.read_csv(folder / "results/table.csv").set_index(["task", "variant", "metric"])
+    for task, metric in (("classification", "top1"), ("segmentation", "mIoU")):
+        row = table.loc[(task, "full", metric)]
+        assert row["n"] == 1 and row["recipe"] == "tiny-rehearsal"
+    run = "tiny-rehearsal/{}/full/seed-1337"
+    pretrained = load_file(folder / "checkpoints" / run.format("pretrain") / "backbone.safetensors")
+    tuned = load_file(folder / "checkpoints" / run.format("finetune") / "classifier.safetensors")
+    segmentor = load_file(folder / "checkpoints" / run.format("segment") / "segmentor.safetensors")
+    assert pretrained["patch_embed.proj.weight"].shape == (32, 3, 14, 14)
+    assert pretrained["patch_embed.proj.weight"].equal(tuned["patch_embed.proj.weight"])  # frozen
+    assert tuned["head.weight"].shape == (4, 32)
+    assert segmentor["decode_head.conv_seg.weight"].shape[:2] == (3, 16)
+    assert not segmentor["backbone.eva.blocks.0.attn.qkv.weight"].equal(pretrained["blocks.0.attn.qkv.weight"])
+    report = (folder / "results/report.md").read_text()
+    assert "no figure counts" in report and "### Ablations" not in report
+    with Image.open(folder / "results/figures/tiny-rehearsal/segmentations.png") as picture:
+        assert picture.width > 400
+
+
+def test_bfloat16_trains_the_same_weights_but_for_its_rounding(place: Path) -> None:
+    (place / "recipes/tiny.yaml").write_text(TINY)
+    assert main(["rehearse", "tiny", "--images", "photographs", "--scenes", "streets"]) == 0
+    folder = place / "rehearsal/tiny"
+    path = folder / "checkpoints/tiny-rehearsal/pretrain/full/seed-1337/backbone.safetensors"
+    exact = load_file(path)
+    raw = yaml.safe_load((folder / "params.yaml").read_text())
+    raw["pretrain"]["precision"] = "bfloat16"
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["pretrain"]) == 0
+    rounded = load_file(path)
+    assert all(weight.dtype == exact[name].dtype for name, weight in rounded.items())
+    key = "blocks.0.attn.qkv.weight"
+    assert not rounded[key].equal(exact[key])
+    assert (rounded[key] - exact[key]).norm() < 0.05 * exact[key].norm()
+
+
+def test_a_rehearsal_needs_a_recipe_with_images(place: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ["--images", "photographs", "--scenes", "streets"]
+    assert main(["rehearse", "digits", *arguments]) == 2
+    assert "recipe digits has its data embedded; run it as it is" in capsys.readouterr().err
+    shutil.rmtree("photographs/val/n0")
+    assert main(["rehearse", "imagenet-base-paper", *arguments]) == 2
+    assert "a rehearsal needs 8 validation images; there are 6" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_paper_s_model_at_reduced_depth(place: Path) -> None:
+    """ViT-B/14's width and 257 tokens, UPerNet at full width and 518 pixels."""
+    arguments = ["--images", "photographs", "--scenes", "streets", "--depth", "1"]
+    assert main(["rehearse", "imagenet-base-paper", *arguments]) == 0
+    pretrained = load_file(
+        "rehearsal/imagenet-base-paper/checkpoints/imagenet-base-paper-rehearsal"
+        "/pretrain/full/seed-1337/backbone.safetensors"
+    )
+    assert pretrained["blocks.0.attn.qkv.weight"].shape == (3 * 768, 768)
+
+
+def test_recipes_lose_nothing_of_their_base() -> None:
+    base, code = (yaml.safe_load(_text(f"imagenet-base-{source}")) for source in ("paper", "code"))
+    assert base.keys() == code.keys()
+    assert {key for key in base["finetune"] if base["finetune"][key] != code["finetune"][key]} == {
+        "base_learning_rate", "warmup_epochs", "layer_decay", "layer_decay_end", "layer_warmup", "head_learning_rate",
+        "augmentation",
+    }  # fmt: skip
+
+
+def _text(name: str) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return recipe_text(name)
