@@ -46,6 +46,10 @@ def _parser() -> argparse.ArgumentParser:
         if stage in GROUPS:
             command.add_argument("--variant", default="full", help="a variant of params.yaml (default: full)")
             command.add_argument("--seed", type=int, help="default: the first one of params.yaml")
+    text = "say what the recipe in place will cost: steps, arithmetic, GPU-hours, memory, disk"
+    command = commands.add_parser("plan", help=text, description=text.capitalize() + ".")
+    command.add_argument("--gpus", type=int, default=8, help="that share each batch (default: 8)")
+    command.add_argument("--tflops", type=float, help="sustained per GPU (default: what the paper's wall times mean)")
     text = "put a recipe into params.yaml, and say what changes"
     command = commands.add_parser("recipe", help=text, description=text.capitalize() + ".")
     command.add_argument("name", nargs="?", help="a file of recipes/, without its ending")
@@ -104,6 +108,11 @@ def _run(options: argparse.Namespace) -> None:
     if options.stage == "prepare":
         for what in [options.what] if options.what else ["images", "scenes"]:
             _stage(f"prepare_{what}").run(parameters)
+        return
+    if options.stage == "plan":
+        if options.gpus < 1 or (options.tflops is not None and options.tflops <= 0):
+            raise UserError("--gpus and --tflops must be above 0")
+        print(_stage("plan").describe_plan(parameters, options.gpus, options.tflops))
         return
     if options.stage not in GROUPS:
         _stage(options.stage).run(parameters)

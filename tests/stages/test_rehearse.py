@@ -1,6 +1,10 @@
 """Recipes with data of their own: put in place, and rehearsed through every stage on real image files."""
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -150,10 +154,13 @@ def test_a_rehearsal_needs_a_recipe_with_images(place: Path, capsys: pytest.Capt
 
 
 @pytest.mark.slow
-def test_the_paper_s_model_at_reduced_depth(place: Path) -> None:
-    """ViT-B/14's width and 257 tokens, UPerNet at full width and 518 pixels."""
-    arguments = ["--images", "photographs", "--scenes", "streets", "--depth", "1"]
-    assert main(["rehearse", "imagenet-base-paper", *arguments]) == 0
+def test_the_readme_s_commands_take_the_paper_s_model_through_every_stage(place: Path) -> None:
+    """ViT-B/14's width and 257 tokens, UPerNet at full width and 518 pixels; of reduced depth."""
+    Path("photographs").rename("imagenet")
+    shutil.make_archive("ADEChallengeData2016", "zip", root_dir=place, base_dir="streets")
+    commands = re.search(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[1]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(["bash", "-euo", "pipefail", "-c", commands], env=environment, check=True)
     pretrained = load_file(
         "rehearsal/imagenet-base-paper/checkpoints/imagenet-base-paper-rehearsal"
         "/pretrain/full/seed-1337/backbone.safetensors"

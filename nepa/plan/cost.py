@@ -1,0 +1,243 @@
+"""Steps, arithmetic, memory and disk of every stage of a recipe, from its numbers and from shapes alone.
+
+Arithmetic is what torch's own counter finds for one forward and backward pass, on tensors that hold nothing.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nepa.model.backbone import build_backbone
+from nepa.objective.next_embedding import NextEmbeddingPrediction
+from nepa.parameters import Parameters
+from nepa.parameters.loading import VariantGroup, resolve_variant
+from nepa.parameters.schema import Digits
+
+# JPEG of quality 95 without chroma subsampling, bytes per pixel: mean over 250 ImageNet images prepared at 256.
+JPEG_BYTES_PER_PIXEL = 0.595
+# ImageNet's images as they are: 1,281,167 of them take 138 GB.
+ORIGINAL_JPEG_BYTES = 108e3
+# Sustained arithmetic per GPU that the paper's wall times amount to: 989 images/s on an H100 for ViT-B/14.
+PAPER_TFLOPS = 137.0
+# Float32 weight, gradient and two moments; the average has another four bytes.
+BYTES_PER_PARAMETER = 16
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward pass of one image.
+
+    Attributes:
+        flops: floating-point operations.
+        parameters: of the model that is trained.
+        saved: elements that the backward pass keeps.
+    """
+
+    flops: int
+    parameters: int
+    saved: int
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """All runs of one stage.
+
+    Attributes:
+        steps, images: of one run.
+        memory: bytes on one GPU: weights, gradients, optimizer, average, and what the backward pass keeps.
+        checkpoint: bytes of one run's finished weights.
+    """
+
+    stage: str
+    runs: int
+    steps: int
+    images: int
+    one: Pass
+    memory: float
+    checkpoint: float
+
+    @property
+    def flops(self) -> float:
+        """Of all runs."""
+        return float(self.runs) * self.images * self.one.flops
+
+
+def measure_pass(build: Callable[[], tuple[nn.Module, Callable[[], Tensor]]], images: int = 1) -> Pass:
+    """Count one pass on the meta device.
+
+    Args:
+        build: makes the model and a function that gives its loss.
+        images: that the loss is of.
+    """
+    saved: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved[id(tensor.untyped_storage())] = tensor.untyped_storage().nbytes() // tensor.element_size()
+        return tensor
+
+    with torch.device("meta"):
+        model, loss = build()
+        weights = {id(parameter.untyped_storage()) for parameter in model.parameters()}
+        with (
+            FlopCounterMode(display=False) as counter,
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        ):
+            loss().backward()
+    activations = sum(count for storage, count in saved.items() if storage not in weights)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Pass(counter.get_total_flops() // images, parameters, activations // images)
+
+
+def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
+    """Cost of pretraining, fine-tuning and segmentation, every variant and seed of the main line's maps included."""
+    data, seeds = parameters.data, parameters.seeds
+    stages = [
+        _cost(
+            "pretrain",
+            len(parameters.pretraining) * len(seeds.classification),
+            parameters.pretrain.epochs * (data.training_images // parameters.pretrain.batch_size),
+            parameters.pretrain.batch_size,
+            measure_pass(lambda: _pretraining(parameters)),
+            parameters.pretrain.precision,
+            gpus,
+        ),
+        _cost(
+            "finetune",
+            (len(parameters.pretraining) + len(parameters.finetuning)) * len(seeds.classification),
+            parameters.finetune.epochs * (parameters.finetune.labels // parameters.finetune.batch_size),
+            parameters.finetune.batch_size,
+            measure_pass(lambda: _finetuning(parameters)),
+            parameters.finetune.precision,
+            gpus,
+        ),
+        _cost(
+            "segment",
+            len(parameters.segmentation) * len(seeds.segmentation),
+            parameters.segment.iterations,
+            parameters.segment.batch_size,
+            measure_pass(lambda: _segmentation(parameters), images=2),  # batch norm needs two
+            parameters.segment.precision,
+            gpus,
+        ),
+    ]
+    further = parameters.further_ablations
+    groups: tuple[tuple[VariantGroup, dict], ...] = (
+        ("pretraining", further.pretraining),
+        ("finetuning", further.finetuning),
+    )
+    for group, variants in groups:
+        for name in variants:
+            alone = {
+                "pretraining": {name: {}} if group == "pretraining" else {},
+                "finetuning": {name: {}} if group == "finetuning" else {},
+                "segmentation": {},
+                "further_ablations": further.model_copy(update={"pretraining": {}, "finetuning": {}}),
+                "seeds": seeds.model_copy(update={"classification": further.seeds}),
+            }
+            resolved = resolve_variant(parameters, group, name).model_copy(update=alone)
+            stages += [
+                StageCost(f"{cost.stage} {name}", *list(vars(cost).values())[1:])
+                for cost in plan(resolved, gpus)
+                if cost.runs
+            ]
+    return stages
+
+
+def disk(parameters: Parameters, stages: list[StageCost]) -> tuple[float, float]:
+    """Bytes of the prepared images, and of every finished checkpoint."""
+    data = parameters.data
+    if isinstance(data, Digits):
+        images = 1797.0 * data.image_size**2
+    else:
+        # Most photographs are 4:3.
+        each = ORIGINAL_JPEG_BYTES if data.stored_size is None else JPEG_BYTES_PER_PIXEL * data.stored_size**2 * 4 / 3
+        images = each * (data.training_images + data.validation_images)
+    return images, sum(cost.runs * cost.checkpoint for cost in stages)
+
+
+def table(stages: list[StageCost], gpus: int, tflops: float) -> pd.DataFrame:
+    """One row per stage, and one for all.
+
+    Args:
+        tflops: sustained per GPU, in units of 1e12 per second.
+    """
+    lines = [
+        {
+            "stage": cost.stage,
+            "runs": f"{cost.runs}",
+            "steps": f"{cost.steps:,}",
+            "images, M": f"{cost.images / 1e6:,.2f}",
+            "GFLOP/image": f"{cost.one.flops / 1e9:,.3g}",
+            "EFLOP": f"{cost.flops / 1e18:,.3g}",
+            "GPU-hours": f"{cost.flops / (1e12 * tflops) / 3600:,.1f}",
+            f"days on {gpus}": f"{cost.flops / (1e12 * tflops) / 86400 / gpus:,.2f}",
+            "GB per GPU": f"{cost.memory / 1e9:,.1f}",
+        }
+        for cost in stages
+    ]
+    flops = sum(cost.flops for cost in stages)
+    lines.append(
+        {
+            "stage": "all",
+            "runs": f"{sum(cost.runs for cost in stages)}",
+            "EFLOP": f"{flops / 1e18:,.3g}",
+            "GPU-hours": f"{flops / (1e12 * tflops) / 3600:,.1f}",
+            f"days on {gpus}": f"{flops / (1e12 * tflops) / 86400 / gpus:,.2f}",
+        }
+    )
+    return pd.DataFrame(lines).fillna("")
+
+
+def _cost(stage: str, runs: int, steps: int, batch: int, one: Pass, precision: str, gpus: int) -> StageCost:
+    element = 2 if precision == "bfloat16" else 4
+    memory = one.parameters * (BYTES_PER_PARAMETER + 4) + one.saved * element * -(-batch // gpus)
+    return StageCost(stage, runs, steps, steps * batch, one, memory, 4.0 * one.parameters)
+
+
+def _image(parameters: Parameters, size: int) -> Tensor:
+    return torch.empty(1, parameters.data.channels, size, size)
+
+
+def _pretraining(parameters: Parameters) -> tuple[nn.Module, Callable[[], Tensor]]:
+    model = NextEmbeddingPrediction(build_backbone(parameters), **parameters.objective.model_dump())
+    return model, lambda: model(_image(parameters, parameters.data.image_size))
+
+
+def _finetuning(parameters: Parameters) -> tuple[nn.Module, Callable[[], Tensor]]:
+    settings = parameters.finetune
+    model = build_backbone(parameters, num_classes=parameters.data.classes)
+    if settings.trained == "head":
+        model.requires_grad_(False)
+        model.head.requires_grad_(True)
+    elif settings.freeze_patch_embedding:
+        model.patch_embed.requires_grad_(False)
+    images = _image(parameters, parameters.data.image_size)
+    return model, lambda: model(images, is_causal=settings.attention == "causal").sum()
+
+
+def _segmentation(parameters: Parameters) -> tuple[nn.Module, Callable[[], Tensor]]:
+    from nepa.segmentation.mmcv_operators import provide_operators
+
+    provide_operators()
+    from mmengine.registry import init_default_scope
+
+    from nepa.segmentation.segmentor import build_segmentor
+
+    init_default_scope("mmseg")
+    crop = parameters.segment.crop
+    with torch.device("cpu"), warnings.catch_warnings():  # MMEngine's initialisation looks at the weights
+        warnings.simplefilter("ignore")
+        # The number of classes stands in the data; it moves the cost by less than a thousandth.
+        model = build_segmentor(parameters, build_backbone(parameters, image_size=crop, dynamic=True), classes=150)
+    model.to("meta").train()
+
+    def loss() -> Tensor:
+        features = model.extract_feat(_image(parameters, crop).expand(2, -1, -1, -1))
+        return model.decode_head(features).sum() + model.auxiliary_head(features).sum()
+
+    return model, loss

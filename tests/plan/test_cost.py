@@ -1,0 +1,90 @@
+"""The plan agrees with the paper's wall times, with arithmetic by hand and with a pass that really ran."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, Write
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from nepa.command_line import main
+from nepa.model.backbone import build_backbone
+from nepa.objective.next_embedding import NextEmbeddingPrediction
+from nepa.parameters import Parameters, load_parameters
+from nepa.plan.cost import PAPER_TFLOPS, StageCost, disk, measure_pass, plan
+from nepa.stages.recipe import recipe_text
+
+
+def recipe(name: str, monkeypatch: pytest.MonkeyPatch) -> Parameters:
+    monkeypatch.chdir(ROOT)
+    return Parameters.model_validate(yaml.safe_load(recipe_text(name)))
+
+
+def by_stage(parameters: Parameters) -> dict[str, StageCost]:
+    return {cost.stage: cost for cost in plan(parameters, gpus=8)}
+
+
+@pytest.mark.parametrize(
+    ("name", "gigaflops", "hours"), [("imagenet-base-paper", 139, 576), ("imagenet-large-paper", 486, None)]
+)
+def test_the_paper_s_own_cost(name: str, gigaflops: float, hours: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = by_stage(recipe(name, monkeypatch))
+    assert stages["pretrain"].one.flops / 1e9 == pytest.approx(gigaflops, rel=0.02)
+    if hours is not None:
+        assert stages["pretrain"].flops / (PAPER_TFLOPS * 1e12) / 3600 == pytest.approx(hours, rel=0.02)
+        assert stages["pretrain"].steps == 1600 * 312 and stages["segment"].images == 160_000 * 16
+        # A probe has no backward pass through the backbone.
+        assert stages["finetune probe_mean"].one.flops == pytest.approx(stages["finetune"].one.flops / 3, rel=0.02)
+
+
+def test_arithmetic_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ViT-B/14: per block 12 D^2 multiplications a token in matrices and 2 N D in attention; thrice with backward."""
+    tokens, width, depth = 257, 768, 12
+    forward = depth * tokens * (24 * width**2 + 4 * tokens * width) + 256 * 2 * 3 * 14**2 * width
+    parameters = recipe("imagenet-base-code", monkeypatch)
+    assert by_stage(parameters)["pretrain"].one.flops == pytest.approx(3 * forward, rel=0.02)
+
+
+def test_a_pass_that_really_runs(write_parameters: Write) -> None:
+    parameters = load_parameters(write_parameters())
+    model = NextEmbeddingPrediction(build_backbone(parameters))
+    # The CPU's fused attention is unknown to torch's counter.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(torch.randn(1, 1, 8, 8)).backward()
+    planned = by_stage(parameters)["pretrain"].one
+    assert planned.flops == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert planned.parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_what_backward_keeps() -> None:
+    """A linear layer keeps its input once, not its weight."""
+
+    def build() -> tuple[torch.nn.Module, object]:
+        layer, images = torch.nn.Linear(10, 30), torch.empty(4, 10, requires_grad=True)
+        return layer, lambda: layer(images).sum()
+
+    one = measure_pass(build)
+    assert one.saved == 4 * 10 and one.parameters == 330
+    assert one.flops == 3 * 2 * 4 * 10 * 30  # forward, and backward for input and weight
+
+
+def test_further_ablations_and_disk(write_parameters: Write) -> None:
+    parameters = load_parameters(write_parameters())
+    stages = by_stage(parameters)
+    further = parameters.further_ablations
+    assert {f"pretrain {name}" for name in further.pretraining} < set(stages)
+    assert stages["pretrain"].runs == 4 * 2 and stages["finetune"].runs == 5 * 2 and stages["segment"].runs == 2
+    images, checkpoints = disk(parameters, list(stages.values()))
+    assert images == 1797 * 64
+    assert checkpoints == sum(cost.runs * 4 * cost.one.parameters for cost in stages.values())
+
+
+def test_command(project: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["plan", "--gpus", "1", "--tflops", "0.01"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Recipe smallest, 1 GPU at 0.01 TFLOP/s each (as given)")
+    assert "| pretrain " in shown and "Disk:" in shown
+    assert main(["plan", "--gpus", "0"]) == 2
+    assert "--gpus and --tflops must be above 0" in capsys.readouterr().err

@@ -1,0 +1,136 @@
+"""Scenes in ADE20K's layout come in from a folder, a zip or a tar file, checked, with their own classes."""
+
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from nepa.data.scenes import Classes
+from nepa.errors import UserError
+from nepa.parameters.schema import SceneFolder
+from nepa.preparation.scene_folder import find_scenes, write_scene_folder
+
+CAMVID = ROOT.parent / "shared/data/camvid.tar"
+Source = Callable[[Path, dict[str, bytes]], Path]
+
+
+def encoded(array: np.ndarray, form: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, form)
+    return file.getvalue()
+
+
+def files() -> dict[str, bytes]:
+    """Three training and two validation scenes of two classes, by path."""
+    found = {"classes.txt": b"tree\nsky\n", "README.md": b"not looked at"}
+    for split, count in (("training", 3), ("validation", 2)):
+        for number in range(count):
+            picture = np.full((20, 30, 3), 40 * number, np.uint8)
+            found[f"images/{split}/scene_{number}.jpg"] = encoded(picture, "JPEG")
+            truth = np.full((20, 30), number % 3, np.uint8)
+            found[f"annotations/{split}/scene_{number}.png"] = encoded(truth, "PNG")
+    return found
+
+
+def as_folder(at: Path, contents: dict[str, bytes]) -> Path:
+    for name, content in contents.items():
+        (at / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
+        (at / "raw" / name).write_bytes(content)
+    return at / "raw"
+
+
+def as_zip(at: Path, contents: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(at / "raw.zip", "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(f"ADEChallengeData2016/{name}" if not name.startswith("..") else name, content)
+    return at / "raw.zip"
+
+
+def as_tar(at: Path, contents: dict[str, bytes]) -> Path:
+    with tarfile.open(at / "raw.tar", "w") as archive:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return at / "raw.tar"
+
+
+def write(source: Path, target: Path, training: int = 3, validation: int = 2) -> Classes:
+    settings = SceneFolder(source="ade20k_layout", path=str(source), training=training, validation=validation)
+    return write_scene_folder(settings, target)
+
+
+@pytest.mark.parametrize("source", [as_folder, as_zip, as_tar])
+def test_every_scene_byte_for_byte(tmp_path: Path, source: Source) -> None:
+    classes = write(source(tmp_path, files()), tmp_path / "scenes")
+    assert classes.names == ("tree", "sky") and len(set(classes.colours)) == 2
+    found = {p.relative_to(tmp_path / "scenes").as_posix(): p.read_bytes() for p in (tmp_path / "scenes").rglob("*.*")}
+    assert found == {name: content for name, content in files().items() if "/" in name}
+
+
+def test_classes_of_ade20k(tmp_path: Path) -> None:
+    contents = files()
+    del contents["classes.txt"]
+    contents["objectInfo150.txt"] = (
+        b"Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t.2\t9\t9\t1\twall\n2\t.1\t9\t9\t1\tbuilding, edifice\n"
+    )
+    assert write(as_zip(tmp_path, contents), tmp_path / "scenes").names == ("wall", "building")
+
+
+def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    contents = files() | {"../images/training/scene_0.jpg": files()["images/training/scene_1.jpg"]}
+    before = set(tmp_path.rglob("*"))
+    write(as_zip(tmp_path / "inside", contents), tmp_path / "inside/scenes")
+    assert {p for p in tmp_path.rglob("*") if tmp_path / "inside" not in p.parents} == before
+
+
+def test_what_is_wrong_is_named(tmp_path: Path) -> None:
+    bad = {
+        "training scene scene_1 has no annotation": {"annotations/training/scene_1.png": None},
+        "validation scene scene_0 has no image": {"images/validation/scene_0.jpg": None},
+        "holds 2 training scenes; scenes.training is 3": {
+            "annotations/training/scene_1.png": None, "images/training/scene_1.jpg": None,
+        },
+        "has neither classes.txt nor objectInfo150.txt": {"classes.txt": None},
+        "annotation scene_2 has class 2; there are names for 1": {"classes.txt": b"tree\n"},
+        "scene_0 cannot be read": {"images/training/scene_0.jpg": files()["images/training/scene_0.jpg"][:200]},
+    }  # fmt: skip
+    for number, (message, changes) in enumerate(bad.items()):
+        contents = {name: content for name, content in (files() | changes).items() if content is not None}
+        (tmp_path / str(number)).mkdir()
+        with pytest.raises(UserError, match=message):
+            write(as_zip(tmp_path / str(number), contents), tmp_path / str(number) / "scenes")
+    with pytest.raises(UserError, match="nowhere.zip not found"):
+        find_scenes(tmp_path / "nowhere.zip")
+    truncated = as_tar(tmp_path, files())
+    truncated.write_bytes(truncated.read_bytes()[:3000])
+    with pytest.raises(UserError, match="raw.tar is no complete zip or tar file"):
+        find_scenes(truncated)
+
+
+def test_colours_of_many_classes_differ() -> None:
+    colours = Classes.with_colours(tuple(f"class {number}" for number in range(150))).colours
+    assert len(set(colours)) == 150
+
+
+def test_prepared_classes_are_read_back(tmp_path: Path) -> None:
+    classes = Classes.with_colours(("a", "b"))
+    (tmp_path / "classes.json").write_text(json.dumps(classes.as_dict()))
+    assert Classes.read(tmp_path) == classes
+    (tmp_path / "classes.json").write_text('{"names"')
+    with pytest.raises(UserError, match=r"classes\.json is truncated or no JSON"):
+        Classes.read(tmp_path)
+
+
+@pytest.mark.skipif(not CAMVID.exists(), reason=f"{CAMVID.name} is not beside the project")
+def test_camvid(tmp_path: Path) -> None:
+    classes = write(CAMVID, tmp_path / "scenes", training=367, validation=101)
+    assert len(classes.names) == 11 and classes.names[0] == "Sky"
