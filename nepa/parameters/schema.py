@@ -277,6 +277,8 @@ class Segment(Section):
     stride: Positive
     inference: Literal["slide", "whole"]
     test_scale: Pair | None
+    test_scales: Annotated[list[PositiveFloat], Field(min_length=1)]
+    test_flip: bool
     cat_max_ratio: Annotated[float, Field(gt=0, le=1)]
 
     @model_validator(mode="after")

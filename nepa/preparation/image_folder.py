@@ -4,6 +4,7 @@ Nothing is extracted: an archive is only looked through once for where each imag
 out of any folder.
 """
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from scipy.io import loadmat
+from torchvision.datasets.imagenet import ARCHIVE_META
+from tqdm import tqdm
 
 from nepa.errors import UserError
 
@@ -20,6 +23,7 @@ SPLITS = {"training": ("train", "training"), "validation": ("val", "validation",
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 ILSVRC = {"training": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+CHECKSUMS = dict(ARCHIVE_META.values())
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,15 @@ def find_images(path: Path) -> dict[str, list[RawImage]]:
             ILSVRC2012's tar files and its development kit.
 
     Raises:
-        UserError: something is missing, or an archive is truncated.
+        UserError: something is missing, an archive is truncated, or ILSVRC2012's is not what was published.
     """
     if not path.exists():
         raise UserError(f"data.path {path} not found; give the folder or tar file that holds the images")
     if path.is_file():
         found = _by_split(_members(path))
     elif (path / ILSVRC["training"]).exists() or (path / ILSVRC["validation"]).exists():
+        for name, checksum in CHECKSUMS.items():
+            _check_archive(path / name, checksum)
         found = {"training": _ilsvrc_training(path), "validation": _ilsvrc_validation(path)}
     else:
         found = _by_split(_files(path))
@@ -61,6 +67,21 @@ def find_images(path: Path) -> dict[str, list[RawImage]]:
         if not images:
             raise UserError(f"{path} has no image below {' or '.join(SPLITS[split])}; expected {split} class folders")
     return {split: sorted(images, key=lambda image: image.name) for split, images in found.items()}
+
+
+def _check_archive(path: Path, expected: str) -> None:
+    if not path.exists():
+        raise UserError(f"{path} not found; fetch it, or give class folders instead")
+    digest = hashlib.md5(usedforsecurity=False)
+    with (
+        path.open("rb") as file,
+        tqdm(total=path.stat().st_size, desc=f"check {path.name}", unit="B", unit_scale=True, mininterval=5) as bar,
+    ):
+        while block := file.read(1 << 24):
+            digest.update(block)
+            bar.update(len(block))
+    if digest.hexdigest() != expected:
+        raise UserError(f"{path} has the MD5 {digest.hexdigest()}, ILSVRC2012's has {expected}; fetch it again")
 
 
 def _files(folder: Path) -> Iterator[RawImage]:

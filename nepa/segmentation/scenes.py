@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmcv.transforms import LoadImageFromFile, RandomFlip, RandomResize
+from mmcv.transforms import LoadImageFromFile, RandomFlip, RandomResize, TestTimeAug
 from mmseg.datasets import ADE20KDataset
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs, PhotoMetricDistortion, RandomCrop, Resize
 
@@ -11,7 +11,10 @@ from nepa.parameters import Parameters
 
 
 def scenes_dataset(parameters: Parameters, split: str) -> ADE20KDataset:
-    """The scenes of `training` (random crops, augmented as the recipe says) or `validation` (whole)."""
+    """The scenes of `training` (random crops, augmented as the recipe says) or `validation` (whole).
+
+    A validation sample holds lists, one entry for each scale and flip of the test.
+    """
     settings, folder = parameters.segment, scenes_folder(parameters)
     classes = Classes.read(folder)
     images = folder / "images" / split
@@ -29,12 +32,13 @@ def scenes_dataset(parameters: Parameters, split: str) -> ADE20KDataset:
             pipeline.append({"type": RandomFlip, "prob": augmentation.flip})
             if augmentation.photometric_distortion:
                 pipeline.append({"type": PhotoMetricDistortion})
+        pipeline.append({"type": PackSegInputs})
     else:
-        if settings.test_scale is not None:
-            pipeline.append({"type": Resize, "scale": tuple(settings.test_scale), "keep_ratio": True})
-        # After the resize: predictions are compared at the annotation's own size.
-        pipeline.append({"type": LoadAnnotations})
-    pipeline.append({"type": PackSegInputs})
+        sizes = [{"type": Resize, "keep_ratio": True} | _size(settings.test_scale, by) for by in settings.test_scales]
+        flips = [{"type": RandomFlip, "prob": prob} for prob in ([0.0, 1.0] if settings.test_flip else [0.0])]
+        # The annotation comes after these: predictions are compared at its own size.
+        alternatives = [sizes, flips, [{"type": LoadAnnotations}], [{"type": PackSegInputs}]]
+        pipeline.append({"type": TestTimeAug, "transforms": alternatives})
     # ADE20K's dataset class refuses classes that are not its own, so it is given ours.
     metainfo = {"classes": classes.names, "palette": [list(colour) for colour in classes.colours]}
     dataset = type("Scenes", (ADE20KDataset,), {"METAINFO": metainfo})
@@ -44,3 +48,8 @@ def scenes_dataset(parameters: Parameters, split: str) -> ADE20KDataset:
         img_suffix=next(images.iterdir()).suffix,
         pipeline=pipeline,
     )
+
+
+def _size(scale: list[int] | None, by: float) -> dict[str, Any]:
+    """Arguments of `Resize`: the test's own scale, or the image's size, times a factor."""
+    return {"scale_factor": by} if scale is None else {"scale": tuple(round(by * side) for side in scale)}

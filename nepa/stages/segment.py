@@ -13,14 +13,14 @@ from nepa.segmentation.mmcv_operators import provide_operators
 
 provide_operators()  # before anything imports MMSegmentation
 # Advice to callers inside MMSegmentation itself; its recipes for ADE20K run with the same settings.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"mmseg\.")
+warnings.filterwarnings("ignore", category=UserWarning, module=r"mmseg\.|mmengine\.structures")
 
 from mmengine.dataset import pseudo_collate  # noqa: E402
 from mmengine.evaluator import Evaluator  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from mmseg.datasets import ADE20KDataset  # noqa: E402
 from mmseg.evaluation import IoUMetric  # noqa: E402
-from mmseg.models import EncoderDecoder  # noqa: E402
+from mmseg.models import EncoderDecoder, SegTTAModel  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 from nepa.data.images import read_manifest  # noqa: E402
@@ -112,24 +112,25 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
 
 
 def evaluate(segmentor: EncoderDecoder, dataset: ADE20KDataset) -> tuple[dict, dict[str, np.ndarray]]:
-    """MMSegmentation's IoUMetric over a dataset, in percent, and the first few images with truth and prediction.
+    """MMSegmentation's IoUMetric over a dataset, averaged over the test's scales and flips; and the first few images.
 
     Returns:
-        metrics, and uint8 arrays for the report: `image_0`, `truth_0`, `prediction_0` and so on, all (H, W) but colour
-        images (H, W, 3), thinned to at most 256 pixels a side, and the names and `colours` (k, 3) of the classes.
+        metrics in percent, and uint8 arrays for the report: `image_0`, `truth_0`, `prediction_0` and so on, all (H, W)
+        but colour images (H, W, 3), thinned to at most 256 pixels a side, and the `names` and `colours` (k, 3) of the
+        classes.
     """
     evaluator = Evaluator([IoUMetric(iou_metrics=["mIoU"])])
     evaluator.dataset_meta = dataset.metainfo
     classes = dataset.metainfo["classes"]
     samples = {"names": np.array(classes), "colours": np.array(dataset.metainfo["palette"], np.uint8)}
-    segmentor.eval()
+    tester = SegTTAModel(segmentor).eval()
     for number, batch in enumerate(DataLoader(dataset, batch_size=1, collate_fn=pseudo_collate)):
         with torch.no_grad():
-            results = segmentor.val_step(batch)
+            results = tester.test_step(batch)
         evaluator.process(data_samples=results, data_batch=batch)
         if number < SAMPLES:
             truth = results[0].gt_sem_seg.data
-            image = F.interpolate(batch["inputs"][0][None].float(), size=truth.shape[-2:])[0]
+            image = F.interpolate(batch["inputs"][0][0][None].float(), size=truth.shape[-2:])[0]
             thin = -(-max(truth.shape) // 256)
             for name, array in (("image", image), ("truth", truth), ("prediction", results[0].pred_sem_seg.data)):
                 pixels = array[:, ::thin, ::thin].cpu().numpy().astype(np.uint8)

@@ -1,5 +1,6 @@
 """Image folders and archives become shards: every image, once, whatever its kind; damage is named."""
 
+import hashlib
 import io
 import json
 import os
@@ -19,10 +20,12 @@ from scipy.io import savemat
 from nepa.data.shards import ShardedImages
 from nepa.errors import UserError
 from nepa.parameters.schema import ImageFolder
+from nepa.preparation import image_folder
 from nepa.preparation.image_folder import find_images
 from nepa.preparation.shards import prepare_shards
 
 CLASSES = ("n01", "n02", "n03")
+NAMES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
 SAMPLE = ROOT.parent / "shared/data/imagenet_sample.tar"
 Source = Callable[[Path], Path]
 
@@ -91,6 +94,12 @@ def as_ilsvrc(at: Path) -> Path:
     return at
 
 
+def publish(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take these archives for those that ILSVRC2012 published."""
+    sums = {name: hashlib.md5((raw / name).read_bytes()).hexdigest() for name in NAMES if (raw / name).exists()}
+    monkeypatch.setattr(image_folder, "CHECKSUMS", sums)
+
+
 def settings(raw: Path, **changes: object) -> ImageFolder:
     return ImageFolder(
         **{
@@ -120,8 +129,10 @@ def colours(folder: Path, split: str) -> dict[int, int]:
 
 
 @pytest.mark.parametrize("source", [as_folder, as_archive, as_ilsvrc])
-def test_every_image_once_with_its_label(tmp_path: Path, source: Source) -> None:
-    folder = prepare(tmp_path, settings(source(tmp_path / "raw")))
+def test_every_image_once_with_its_label(tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = source(tmp_path / "raw")
+    publish(raw, monkeypatch)
+    folder = prepare(tmp_path, settings(raw))
     training = colours(folder, "training")
     expected = {number: number % 3 for number in range(12)}
     grey = {training.pop(number): number for number in set(training) - set(expected)}  # grey has another red
@@ -156,7 +167,7 @@ def test_stored_size_and_untouched_originals(tmp_path: Path) -> None:
     assert {small.read(position).size for position in range(len(small))} == {(20, 15)}
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = as_folder(tmp_path / "raw")
     for changes, message in (
         ({"training_images": 13}, "holds 12 training images; data.training_images is 13"),
@@ -167,12 +178,20 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             prepare(tmp_path, settings(raw, **changes))
     ilsvrc = as_ilsvrc(tmp_path / "ilsvrc")
-    (ilsvrc / "ILSVRC2012_img_val.tar").unlink()
-    with pytest.raises(UserError, match="ILSVRC2012_img_val.tar not found"):
+    with pytest.raises(
+        UserError, match=r"train\.tar has the MD5 \w+, ILSVRC2012's has 1d675b47d978889d74fa0da5fadfb00e"
+    ):
         find_images(ilsvrc)
-    (ilsvrc / "ILSVRC2012_devkit_t12.tar.gz").unlink()
-    with pytest.raises(UserError, match="devkit_t12.tar.gz not found"):
-        find_images(ilsvrc)
+    publish(ilsvrc, monkeypatch)
+    for name in NAMES[1:]:
+        content = (ilsvrc / name).read_bytes()
+        (ilsvrc / name).unlink()
+        with pytest.raises(UserError, match=f"{name} not found"):
+            find_images(ilsvrc)
+        (ilsvrc / name).write_bytes(content[:-1])
+        with pytest.raises(UserError, match=f"{name} has the MD5"):
+            find_images(ilsvrc)
+        (ilsvrc / name).write_bytes(content)
     assert not (tmp_path / "images").exists()
 
 

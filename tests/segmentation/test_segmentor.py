@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from conftest import ROOT
 
 from nepa.errors import UserError
 from nepa.model.backbone import build_backbone
-from nepa.parameters import load_parameters
+from nepa.parameters import Parameters, load_parameters
 from nepa.segmentation.mmcv_operators import provide_operators
+from nepa.stages.recipe import recipe_text
 
 provide_operators()
 
@@ -81,4 +84,51 @@ def test_the_dataset_is_ade20k_s(project: Path) -> None:
     truth = sample["data_samples"].gt_sem_seg.data
     assert sample["inputs"].shape == (1, 24, 24) and truth.shape == (1, 24, 24)
     assert set(truth.unique().tolist()) <= {*range(10), 255}  # unlabelled pixels are ignored
-    assert scenes_dataset(parameters, "validation")[0]["inputs"].shape == (1, 32, 32)
+    whole = scenes_dataset(parameters, "validation")[0]["inputs"]
+    assert len(whole) == 1 and whole[0].shape == (1, 32, 32)
+
+
+def test_multi_scale_test(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictions of every scale and flip come back at the annotation's size, and their average is what counts."""
+    from nepa.stages.segment import evaluate
+
+    init_default_scope("mmseg")
+    parameters = load_parameters()
+    changes = {"test_scales": [0.5, 1.0, 1.25], "test_flip": True}
+    several = parameters.model_copy(update={"segment": parameters.segment.model_copy(update=changes)})
+    dataset = scenes_dataset(several, "validation")
+    sample = dataset[0]
+    assert [tuple(image.shape[1:]) for image in sample["inputs"]] == [(16, 16)] * 2 + [(32, 32)] * 2 + [(40, 40)] * 2
+    assert sample["inputs"][3].equal(sample["inputs"][2].flip(2))
+    torch.manual_seed(0)
+    segmentor = build_segmentor(parameters, build_backbone(parameters, image_size=24, dynamic=True), 10).eval()
+    _, samples = evaluate(segmentor, dataset)
+    batch = {"inputs": sample["inputs"], "data_samples": sample["data_samples"]}
+    with torch.no_grad():
+        single = [
+            segmentor.test_step({"inputs": [image], "data_samples": [meta]})[0].seg_logits.data.softmax(0)
+            for image, meta in zip(batch["inputs"], batch["data_samples"], strict=True)
+        ]
+    assert all(logits.shape == (10, 32, 32) for logits in single)
+    expected = torch.stack(single).mean(0).argmax(0).numpy()
+    assert (samples["prediction_0"] == expected).mean() > 0.999
+    assert any((samples["prediction_0"] != logits.argmax(0).numpy()).any() for logits in single)
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+@pytest.mark.parametrize("size", [(61, 47), (56, 90), (30, 41)])
+def test_sizes_that_patches_of_14_do_not_divide(
+    mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init_default_scope("mmseg")
+    monkeypatch.chdir(ROOT)
+    raw = yaml.safe_load(recipe_text("imagenet-base-paper"))
+    raw["model"] |= {"width": 32, "depth": 2, "heads": 2}
+    raw["segment"] |= {"blocks": [0, 0, 1, 1], "decoder_channels": 8, "crop": 56, "stride": 37, "inference": mode}
+    parameters = Parameters.model_validate(raw)
+    torch.manual_seed(0)
+    segmentor = build_segmentor(parameters, build_backbone(parameters, image_size=56, dynamic=True), 5).eval()
+    with torch.no_grad():
+        result = segmentor.test_step({"inputs": [torch.randint(0, 256, (3, *size), dtype=torch.uint8)]})[0]
+    assert result.seg_logits.shape == size and result.pred_sem_seg.shape == size
+    assert result.seg_logits.data.isfinite().all()
