@@ -223,6 +223,23 @@ def test_the_readme_s_variant_gets_its_stages_and_its_row(clone: Path) -> None:
     assert "| masked " in (clone / "results/report.md").read_text()
 
 
+def test_the_further_ablations_follow_a_change(clone: Path) -> None:
+    """They ran among the README's commands; what is out of date is made anew, and the rest is idle."""
+    target = ["snakemake", "--cores", "2", "ablations_all"]
+    raw = yaml.safe_load((clone / "params.yaml").read_text())
+    raw["further_ablations"]["finetuning"]["causal_attention"]["finetune"]["mixup"] = 0.0
+    write(clone, raw)
+    shown = run(clone, target)
+    assert "finetune_variants@causal_attention-0'" in shown and "probe_mean" not in shown
+    assert "| causal_attention " in (clone / "results/report.md").read_text()
+    assert IDLE["snakemake"] in run(clone, target)
+    assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])
+    change(clone, "segment", "learning_rate", 2e-3)
+    assert "Running stage 'segment@full-0'" in run(clone, target)
+    assert IDLE["snakemake"] in run(clone, target)
+    assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])
+
+
 def test_snakemake_lint(clone: Path) -> None:
     shown = run(clone, ["snakemake", "--lint"], status=1)
     # The environment is the project's own, made by make: the one rule that does not apply.
