@@ -230,7 +230,8 @@ def test_the_further_ablations_follow_a_change(clone: Path) -> None:
     raw["further_ablations"]["finetuning"]["causal_attention"]["finetune"]["mixup"] = 0.0
     write(clone, raw)
     shown = run(clone, target)
-    assert "finetune_variants@causal_attention-0'" in shown and "probe_mean" not in shown
+    stage = "Running stage 'workflow/further_ablations/dvc.yaml:finetune_variants@{}-0'"
+    assert stage.format("causal_attention") in shown and stage.format("probe_mean") not in shown
     assert "| causal_attention " in (clone / "results/report.md").read_text()
     assert IDLE["snakemake"] in run(clone, target)
     assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])
