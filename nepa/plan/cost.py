@@ -148,16 +148,14 @@ def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
     return stages
 
 
-def disk(parameters: Parameters, stages: list[StageCost]) -> tuple[float, float]:
-    """Bytes of the prepared images, and of every finished checkpoint."""
+def image_bytes(parameters: Parameters) -> float:
+    """Bytes of the prepared images."""
     data = parameters.data
     if isinstance(data, Digits):
-        images = 1797.0 * data.image_size**2
-    else:
-        # Most photographs are 4:3.
-        each = ORIGINAL_JPEG_BYTES if data.stored_size is None else JPEG_BYTES_PER_PIXEL * data.stored_size**2 * 4 / 3
-        images = each * (data.training_images + data.validation_images)
-    return images, sum(cost.runs * cost.checkpoint for cost in stages)
+        return 1797.0 * data.image_size**2
+    # Most photographs are 4:3.
+    each = ORIGINAL_JPEG_BYTES if data.stored_size is None else JPEG_BYTES_PER_PIXEL * data.stored_size**2 * 4 / 3
+    return each * (data.training_images + data.validation_images)
 
 
 def table(stages: list[StageCost], gpus: int, tflops: float) -> pd.DataFrame:
@@ -177,6 +175,7 @@ def table(stages: list[StageCost], gpus: int, tflops: float) -> pd.DataFrame:
             "GPU-hours": f"{cost.flops / (1e12 * tflops) / 3600:,.1f}",
             f"days on {gpus}": f"{cost.flops / (1e12 * tflops) / 86400 / gpus:,.2f}",
             "GB per GPU": f"{cost.memory / 1e9:,.1f}",
+            "GB of checkpoints": f"{cost.runs * cost.checkpoint / 1e9:,.2f}",
         }
         for cost in stages
     ]
@@ -188,6 +187,7 @@ def table(stages: list[StageCost], gpus: int, tflops: float) -> pd.DataFrame:
             "EFLOP": f"{flops / 1e18:,.3g}",
             "GPU-hours": f"{flops / (1e12 * tflops) / 3600:,.1f}",
             f"days on {gpus}": f"{flops / (1e12 * tflops) / 86400 / gpus:,.2f}",
+            "GB of checkpoints": f"{sum(cost.runs * cost.checkpoint for cost in stages) / 1e9:,.2f}",
         }
     )
     return pd.DataFrame(lines).fillna("")

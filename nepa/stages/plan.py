@@ -1,7 +1,7 @@
 """`nepa plan`: no stage of the graph; what the recipe in place will cost."""
 
 from nepa.parameters import Parameters
-from nepa.plan.cost import PAPER_TFLOPS, disk, plan, table
+from nepa.plan.cost import PAPER_TFLOPS, image_bytes, plan, table
 from nepa.report.table import paper
 
 
@@ -14,14 +14,13 @@ def describe_plan(parameters: Parameters, gpus: int, tflops: float | None) -> st
     """
     rate = tflops or PAPER_TFLOPS
     stages = plan(parameters, gpus)
-    images, checkpoints = (size / 1e9 for size in disk(parameters, stages))
     source = "as given" if tflops else "what the paper's wall times on H100 amount to"
     lines = [
         f"Recipe {parameters.recipe}, {gpus} GPU{'s' if gpus > 1 else ''} at {rate:g} TFLOP/s each ({source}):",
         "",
         table(stages, gpus, rate).to_markdown(index=False, disable_numparse=True),
         "",
-        f"Disk: {images:,.1f} GB of prepared images, {checkpoints:,.1f} GB of finished checkpoints.",
+        f"Disk for the prepared images: {image_bytes(parameters) / 1e9:,.1f} GB.",
     ]
     if stated := paper()["cost"].get(parameters.recipe):
         lines.append(f"The paper's own pretraining: {stated}.")

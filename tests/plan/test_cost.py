@@ -13,7 +13,7 @@ from nepa.command_line import main
 from nepa.model.backbone import build_backbone
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters, load_parameters
-from nepa.plan.cost import PAPER_TFLOPS, StageCost, disk, measure_pass, plan
+from nepa.plan.cost import PAPER_TFLOPS, StageCost, image_bytes, measure_pass, plan
 from nepa.stages.recipe import recipe_text
 
 
@@ -76,15 +76,14 @@ def test_further_ablations_and_disk(write_parameters: Write) -> None:
     further = parameters.further_ablations
     assert {f"pretrain {name}" for name in further.pretraining} < set(stages)
     assert stages["pretrain"].runs == 4 * 2 and stages["finetune"].runs == 5 * 2 and stages["segment"].runs == 2
-    images, checkpoints = disk(parameters, list(stages.values()))
-    assert images == 1797 * 64
-    assert checkpoints == sum(cost.runs * 4 * cost.one.parameters for cost in stages.values())
+    assert image_bytes(parameters) == 1797 * 64
+    assert all(cost.checkpoint == 4 * cost.one.parameters for cost in stages.values())
 
 
 def test_command(project: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["plan", "--gpus", "1", "--tflops", "0.01"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("Recipe smallest, 1 GPU at 0.01 TFLOP/s each (as given)")
-    assert "| pretrain " in shown and "Disk:" in shown
+    assert "| pretrain " in shown and "Disk for the prepared images" in shown
     assert main(["plan", "--gpus", "0"]) == 2
     assert "--gpus and --tflops must be above 0" in capsys.readouterr().err

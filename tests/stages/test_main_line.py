@@ -109,6 +109,50 @@ def test_a_linear_probe_trains_the_head_alone(project: Path, variant: str) -> No
     assert not (RESULTS / "finetune").exists()
 
 
+def heard(project: Path, stage: str, group: str, changes: dict[str, dict]) -> dict[str, bool]:
+    """Which of some changes of a section reach the weights that its stage ends with."""
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw[group] |= {name: {stage: change} for name, change in changes.items()}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    run(stage)
+    before = weights(stage)
+    found = {}
+    for name in changes:
+        run(stage, "--variant", name)
+        after = weights(stage, name)
+        found[name] = any(not weight.equal(after[key]) for key, weight in before.items())
+    return found
+
+
+def test_every_setting_of_fine_tuning_is_heard(project: Path) -> None:
+    changes = {
+        "initialisation": "random", "labels": 20, "epochs": 3, "batch_size": 10, "base_learning_rate": 1e-3,
+        "betas": [0.5, 0.999], "weight_decay": 0.5, "warmup_epochs": 0, "clip_gradient": 0.01, "ema_decay": 0.5,
+        "precision": "bfloat16", "trained": "head", "pool": "last_token", "layer_decay": 0.5, "layer_decay_end": 0.8,
+        "layer_decay_ramp": "cosine", "layer_warmup": True, "head_learning_rate": 1e-3, "freeze_patch_embedding": False,
+        "attention": "causal", "drop_path": 0.5, "label_smoothing": 0.0, "mixup": 0.0, "cutmix": 1.0,
+    }  # fmt: skip
+    from nepa.parameters.schema import Finetune
+
+    assert set(changes) == set(Finetune.model_fields) - {"augmentation"}  # of image folders, tested there
+    run("pretrain")
+    found = heard(project, "finetune", "finetuning", {key: {key: value} for key, value in changes.items()})
+    assert [key for key, reached in found.items() if not reached] == []
+
+
+def test_every_setting_of_pretraining_is_heard(project: Path) -> None:
+    changes = {
+        "epochs": 3, "batch_size": 16, "base_learning_rate": 1e-3, "betas": [0.5, 0.95], "weight_decay": 0.5,
+        "warmup_epochs": 0, "clip_gradient": 0.01, "ema_decay": 0.5, "precision": "bfloat16",
+        "learn_qk_norm_scale": False,
+    }  # fmt: skip
+    from nepa.parameters.schema import Pretrain
+
+    assert set(changes) == set(Pretrain.model_fields) - {"augmentation", "monitor_every", "monitor_images"}
+    found = heard(project, "pretrain", "pretraining", {key: {key: value} for key, value in changes.items()})
+    assert [key for key, reached in found.items() if not reached] == []
+
+
 def test_pooling(project: Path) -> None:
     """Which outputs the classifier sees."""
     from nepa.model.backbone import build_backbone
