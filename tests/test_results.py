@@ -22,12 +22,7 @@ def metrics(stage: str, variant: str) -> list[dict]:
 
 def test_results_are_those_that_the_ledger_recorded() -> None:
     locks = [yaml.safe_load((ROOT / folder / "dvc.lock").read_text()) for folder in (".", "workflow/further_ablations")]
-    recorded = {
-        out["path"].removeprefix("../../"): out["md5"]
-        for lock in locks
-        for stage in lock["stages"].values()
-        for out in stage["outs"]
-    }
+    recorded = {out["path"]: out["md5"] for lock in locks for stage in lock["stages"].values() for out in stage["outs"]}
     committed = [path for root in (RUNS, FURTHER) for path in root.rglob("*") if path.is_file()]
     committed += [ROOT / "results/report.md", ROOT / "results/table.csv"]
     for path in committed:

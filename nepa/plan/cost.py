@@ -5,7 +5,7 @@ Arithmetic is what torch's own counter finds for one forward and backward pass, 
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -140,11 +140,7 @@ def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
                 "seeds": seeds.model_copy(update={"classification": further.seeds}),
             }
             resolved = resolve_variant(parameters, group, name).model_copy(update=alone)
-            stages += [
-                StageCost(f"{cost.stage} {name}", *list(vars(cost).values())[1:])
-                for cost in plan(resolved, gpus)
-                if cost.runs
-            ]
+            stages += [replace(cost, stage=f"{cost.stage} {name}") for cost in plan(resolved, gpus) if cost.runs]
     return stages
 
 
