@@ -1,11 +1,12 @@
 """What a stage trains on and evaluates on, whatever the source: batches of normalised images and labels."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from nepa.data.images import images_folder, load_images
 from nepa.data.shards import ShardedImages, ShardIndex
@@ -30,9 +31,9 @@ class ArrayDataset(Dataset):
         return {"images": self.images[indices], "labels": self.labels[indices]}
 
 
-def whole_batches(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The collate function of datasets that return whole batches."""
-    return batch
+def as_batch(samples: dict[str, Tensor] | list[dict[str, Any]]) -> dict[str, Tensor]:
+    """The collate function: samples stacked, or what a dataset hands out as a whole batch, as it is."""
+    return samples if isinstance(samples, dict) else default_collate(samples)
 
 
 def workers(parameters: Parameters) -> int:
@@ -71,7 +72,7 @@ def evaluation_batches(parameters: Parameters, split: str) -> DataLoader:
         dataset,
         EVALUATION_BATCH,
         num_workers=workers(parameters),
-        collate_fn=whole_batches,
+        collate_fn=as_batch,
         generator=torch.Generator(),
     )
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -51,7 +50,7 @@ class ShardIndex:
 
 
 class ShardedImages(Dataset):
-    """One split of prepared shards, taken a batch at a time.
+    """One split of prepared shards.
 
     Args:
         folder: `data/<recipe>/images`.
@@ -81,11 +80,9 @@ class ShardedImages(Dataset):
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        return {
-            "images": torch.stack([self.transform(self.read(self.chosen[index])) for index in indices]),
-            "labels": torch.from_numpy(self.index.label[self.chosen[indices]]),
-        }
+    def __getitem__(self, index: int) -> dict[str, Tensor | int]:
+        position = self.chosen[index]
+        return {"images": self.transform(self.read(position)), "labels": int(self.index.label[position])}
 
     def read(self, position: int) -> Image.Image:
         """The image at a position of the index, in RGB.

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
 from mmengine.optim import _ParamScheduler
@@ -17,7 +16,8 @@ from mmengine.runner import Runner, set_random_seed
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from nepa.data.datasets import whole_batches
+from nepa.data.datasets import as_batch
+from nepa.data.stream import Drawn, Stream
 from nepa.parameters import Parameters
 from nepa.training.hooks import History, Progress, averaged_model
 from nepa.training.optimizer import ClippedOptimizer, Diverged
@@ -51,19 +51,17 @@ def prepare_process(parameters: Parameters, seed: int) -> None:
 
 
 def build_dataloader(
-    dataset: Dataset, batch_size: int, seed: int, workers: int = 0, collate: Callable[[Any], Any] = whole_batches
+    dataset: Dataset, batch_size: int, seed: int, workers: int = 0, collate: Callable[[Any], Any] = as_batch
 ) -> DataLoader:
     """An endless loader whose order depends on the seed alone, so that variants of a seed see the same batches.
 
     Args:
         workers: processes that read and augment; 0 for none.
-        collate: how samples become a batch; default for datasets that return whole batches.
+        collate: how samples become a batch.
     """
-    sampler = InfiniteSampler(dataset, shuffle=True, seed=seed)
     return DataLoader(
-        dataset,
-        batch_size,
-        sampler=sampler,
+        Drawn(dataset, seed),
+        batch_sampler=Stream(len(dataset), batch_size, seed),
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -112,11 +110,11 @@ def run_training(
         train_cfg={"type": "IterBasedTrainLoop", "max_iters": steps, "val_interval": steps + 1},
         optim_wrapper=optimizer,
         param_scheduler=[schedule],
-        default_hooks={"logger": None, "checkpoint": None, "timer": None},
+        default_hooks={"logger": None, "checkpoint": None, "timer": None, "sampler_seed": None},
         custom_hooks=[
             *([] if ema_decay is None else [EMAHook(momentum=1 - ema_decay)]),
             history,
-            Progress(title, dataloader.batch_size),
+            Progress(title, dataloader.batch_sampler.batch_size),
         ],
         default_scope="mmengine",
         log_level="ERROR",
@@ -137,6 +135,6 @@ def run_training(
         history=pd.DataFrame(history.rows),
         loss=sum(last) / len(last) if last else float("nan"),
         steps=len(history.losses),
-        images=len(history.losses) * dataloader.batch_size,
+        images=len(history.losses) * dataloader.batch_sampler.batch_size,
         seconds=seconds,
     )
