@@ -7,9 +7,11 @@ import importlib
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from nepa.errors import UserError
+from nepa.parameters.schema import Parameters
 
 STAGES = {
     "check": "check params.yaml, and do nothing else",
@@ -50,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("plan", help=text, description=text.capitalize() + ".")
     command.add_argument("--gpus", type=int, default=8, help="that share each batch (default: 8)")
     command.add_argument("--tflops", type=float, help="sustained per GPU (default: what the paper's wall times mean)")
+    text = "say what runs, how far it is and when it will be done, and how long each finished stage took"
+    commands.add_parser("status", help=text, description=text.capitalize() + ".")
     text = "put a recipe into params.yaml, and say what changes"
     command = commands.add_parser("recipe", help=text, description=text.capitalize() + ".")
     command.add_argument("name", nargs="?", help="a file of recipes/, without its ending")
@@ -71,9 +75,11 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run one stage; 0 when it ended well, 2 for what the user can mend, with one line on stderr."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Of the processes of one training the first one speaks for all.
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     try:
-        _run(options)
+        return _run(options)
     except UserError as error:
         print(f"nepa: error: {error}", file=sys.stderr)
         return 2
@@ -83,22 +89,24 @@ def main(arguments: list[str] | None = None) -> int:
         where = error.filename or "a file"
         print(f"nepa: error: {where}: {error.strerror}; {REMEDIES[error.errno]}", file=sys.stderr)
         return 2
-    return 0
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     if options.stage == "convert":
         _stage("convert").run(options.source, options.target, options.form)
-        return
+        return 0
     if options.stage == "rehearse":
         _stage("rehearse").run(options.name, options.images, options.scenes, options.depth)
-        return
+        return 0
+    if options.stage == "status":
+        print(_stage("status").describe_status())
+        return 0
     if options.stage == "recipe":
         recipe = _stage("recipe")
         if not options.list and options.name is None:
             raise UserError("recipe: name one, or give --list")
         print(recipe.list_recipes() if options.list else recipe.put_in_place(options.name))
-        return
+        return 0
     from nepa.parameters.loading import load_parameters, resolve_variant
 
     parameters = load_parameters()
@@ -108,23 +116,45 @@ def _run(options: argparse.Namespace) -> None:
     if options.stage == "prepare":
         for what in [options.what] if options.what else ["images", "scenes"]:
             _stage(f"prepare_{what}").run(parameters)
-        return
+        return 0
     if options.stage == "plan":
         if options.gpus < 1 or (options.tflops is not None and options.tflops <= 0):
             raise UserError("--gpus and --tflops must be above 0")
         print(_stage("plan").describe_plan(parameters, options.gpus, options.tflops))
-        return
+        return 0
     if options.stage not in GROUPS:
         _stage(options.stage).run(parameters)
-        return
+        return 0
     seeds = parameters.seeds.segmentation if options.stage == "segment" else parameters.seeds.classification
     seed = seeds[0] if options.seed is None else options.seed
     if seed < 0:
         raise UserError(f"--seed {seed} must not be negative")
     groups = GROUPS[options.stage]
     group = next((group for group in groups if options.variant in parameters.variants(group)), groups[0])
-    resolved = resolve_variant(parameters, group, options.variant)
-    _stage(options.stage).run(resolved, options.variant, seed)
+    return _train(resolve_variant(parameters, group, options.variant), options.stage, options.variant, seed)
+
+
+def _train(parameters: Parameters, stage: str, variant: str, seed: int) -> int:
+    module = _stage(stage)
+    from nepa.stages.paths import RunPaths
+    from nepa.training.interruption import EXIT_CODE, Stopped, only_process
+    from nepa.training.launch import launch
+    from nepa.training.processes import first_process, leave_processes
+
+    arguments = [stage, "--variant", variant, "--seed", str(seed)]
+    scratch = RunPaths.of(parameters, stage, variant, seed).scratch
+    status = launch(getattr(parameters.execution, stage), arguments, scratch)
+    if status is not None:
+        return status
+    try:
+        with only_process(scratch) if first_process() else nullcontext():
+            module.run(parameters, variant, seed)
+    except Stopped as stopped:
+        print(f"nepa: {stopped}", file=sys.stderr)
+        return EXIT_CODE
+    finally:
+        leave_processes()
+    return 0
 
 
 def _stage(name: str):  # noqa: ANN202 - a module

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dataset import DefaultSampler
+from mmengine.dist import all_gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -60,8 +62,13 @@ def training_dataset(
     return ShardedImages(images_folder(parameters), "training", transform, chosen)
 
 
-def evaluation_batches(parameters: Parameters, split: str) -> DataLoader:
-    """The images of a split, once, in their order; batches of `images` (B, C, H, W) and `labels` (B,)."""
+def evaluation_batches(parameters: Parameters, split: str, shared: bool = True) -> DataLoader:
+    """The images of a split in their order; batches of `images` (B, C, H, W) and `labels` (B,).
+
+    Args:
+        shared: among the processes of this training: each takes as many, and the last image again where there are too
+            few; `gather` puts what they found together again.
+    """
     if isinstance(parameters.data, Digits):
         images = load_images(parameters, split)
         dataset = ArrayDataset(images.normalised(parameters), torch.from_numpy(images.labels))
@@ -71,16 +78,22 @@ def evaluation_batches(parameters: Parameters, split: str) -> DataLoader:
     return DataLoader(
         dataset,
         EVALUATION_BATCH,
+        sampler=DefaultSampler(dataset, shuffle=False) if shared else None,
         num_workers=workers(parameters),
         collate_fn=as_batch,
         generator=torch.Generator(),
     )
 
 
+def gather(values: Tensor, count: int) -> Tensor:
+    """What all processes found for their share of `count` images, (n, ...) each, in the images' order: (count, ...)."""
+    return torch.stack(all_gather_object(values), 1).flatten(0, 1)[:count]
+
+
 def first_images(parameters: Parameters, split: str, count: int) -> Tensor:
     """The first `count` images of a split, or all if it has fewer: (n, C, H, W)."""
     found: list[Tensor] = []
-    batches: Iterator[dict[str, Tensor]] = iter(evaluation_batches(parameters, split))
+    batches: Iterator[dict[str, Tensor]] = iter(evaluation_batches(parameters, split, shared=False))
     while sum(map(len, found)) < count and (batch := next(batches, None)) is not None:
         found.append(batch["images"])
     return torch.cat(found)[:count]

@@ -294,6 +294,44 @@ class Segment(Section):
         return self
 
 
+class Resources(Section):
+    """What a scheduler reserves for one run of a stage: CPUs on each node, memory in MB, time in minutes."""
+
+    cpus: Positive
+    mem_mb: Positive
+    runtime: Positive
+
+
+class TrainingExecution(Resources):
+    """How one training is carried out; none of it changes a result beyond rounding.
+
+    `gpus` are those of each of `nodes`, one process for each; where there are none, a node has one process.
+    `images_per_pass` limits what a process takes at once (null: its whole share of a batch); `shard` divides weights
+    and optimizer among the processes (FSDP2); `recompute_activations` keeps none of the blocks' for the backward pass.
+    """
+
+    nodes: Positive
+    gpus: Count
+    images_per_pass: Positive | None
+    shard: bool
+    compile: bool
+    recompute_activations: bool
+
+
+class Execution(Section):
+    """How stages are carried out; nothing here makes a stage stale.
+
+    A checkpoint is written every `checkpoint_minutes`; `watch` names what curves are written for.
+    """
+
+    checkpoint_minutes: Annotated[float, Field(ge=0)]
+    watch: list[Literal["tensorboard", "dvclive"]]
+    prepare: Resources
+    pretrain: TrainingExecution
+    finetune: TrainingExecution
+    segment: TrainingExecution
+
+
 class FurtherAblations(Section):
     """Variants that only `snakemake ablations_all` runs, with seeds of their own."""
 
@@ -315,6 +353,7 @@ class Parameters(Section):
     pretrain: Pretrain
     finetune: Finetune
     segment: Segment
+    execution: Execution
     pretraining: dict[Name, Overrides]
     finetuning: dict[Name, Overrides]
     segmentation: dict[Name, Overrides]

@@ -3,23 +3,22 @@
 In: data/<recipe>/images, a pretrained backbone. Out: checkpoints/.../classifier.safetensors and results/runs/...
 """
 
-from collections.abc import Iterable
-
 import torch
 import torch.nn.functional as F
+from mmengine.dist import is_main_process
 from mmengine.model import BaseModel
 from timm.data import Mixup
 from timm.models.eva import Eva
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from nepa.data.datasets import evaluation_batches, training_dataset, training_labels, workers
+from nepa.data.datasets import evaluation_batches, gather, training_dataset, training_labels, workers
 from nepa.data.images import images_folder, labelled_subset, read_manifest
 from nepa.model.backbone import build_backbone, describe, load_backbone
 from nepa.parameters import Parameters
 from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone, status_of_pretraining
 from nepa.training.checkpoints import write_weights
-from nepa.training.engine import build_dataloader, prepare_process, run_training
-from nepa.training.optimizer import LayerwiseSchedule, build_optimizer, parameter_groups
+from nepa.training.engine import prepare_process, run_training
 from nepa.training.provenance import provenance
 
 CONFUSION_UP_TO = 100  # classes: with more, the matrix is no small file any more
@@ -66,7 +65,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     paths = RunPaths.of(parameters, "finetune", variant, seed)
     settings = parameters.finetune
     classifier = build_backbone(parameters, num_classes=parameters.data.classes, drop_path=settings.drop_path)
-    inherited = "ok"
+    inherited, start = "ok", None
     if settings.initialisation == "pretrained":
         start = pretrained_backbone(parameters, variant, seed)
         load_backbone(classifier, start)
@@ -77,6 +76,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     elif settings.freeze_patch_embedding:
         classifier.patch_embed.requires_grad_(False)
     model = Finetuning(classifier, parameters)
+    manifest = read_manifest(images_folder(parameters))
 
     training = None
     if inherited != "diverged":
@@ -84,27 +84,6 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         dataset = training_dataset(parameters, settings.augmentation, chosen)
         per_epoch = settings.labels // settings.batch_size
         steps = settings.epochs * per_epoch
-        groups = parameter_groups(model, classifier, settings.weight_decay)
-        if settings.head_learning_rate is not None:
-            groups = [
-                group | {"lr": settings.head_learning_rate} if group["distance"] == 0 else group for group in groups
-            ]
-        optimizer = build_optimizer(
-            groups,
-            learning_rate=settings.learning_rate,
-            betas=settings.betas,
-            clip_gradient=settings.clip_gradient,
-            precision=settings.precision,
-        )
-        schedule = LayerwiseSchedule(
-            optimizer,
-            steps=steps,
-            warmup=settings.warmup_epochs * per_epoch,
-            decay=settings.layer_decay,
-            decay_end=settings.layer_decay_end,
-            ramp=settings.layer_decay_ramp,
-            layer_warmup=settings.layer_warmup,
-        )
         validation = evaluation_batches(parameters, "validation")
 
         def accuracy(current: nn.Module) -> dict[str, float]:
@@ -112,16 +91,26 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
             return {"top1": 100 * (predicted == labels).float().mean().item()}
 
         training = run_training(
+            parameters,
+            "finetune",
             model,
-            build_dataloader(dataset, settings.batch_size, seed, workers(parameters)),
-            optimizer,
-            schedule,
+            classifier,
+            dataset,
+            {
+                "warmup": settings.warmup_epochs * per_epoch,
+                "decay": settings.layer_decay,
+                "decay_end": settings.layer_decay_end,
+                "ramp": settings.layer_decay_ramp,
+                "layer_warmup": settings.layer_warmup,
+            },
             title=paths.title,
+            scratch=paths.scratch,
+            identity=paths.identity(parameters, data_checksum(manifest), start),
             steps=steps,
-            ema_decay=settings.ema_decay,
             seed=seed,
-            folder=paths.scratch,
             record_every=max(1, steps // 8),
+            head_learning_rate=settings.head_learning_rate,
+            workers=workers(parameters),
             measure=accuracy,
             measure_averaged=True,
         )
@@ -144,6 +133,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         if classes <= CONFUSION_UP_TO:
             counts = torch.bincount(labels * classes + predicted, minlength=classes**2)
             metrics["confusion"] = counts.view(-1, classes).tolist()
+    if not is_main_process():
+        return
     description = describe(parameters, parameters.data.classes)
     write_weights(paths.checkpoints / "classifier.safetensors", classifier.state_dict(), description)
     facts = provenance(
@@ -151,7 +142,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         stage="finetune",
         variant=variant,
         seed=seed,
-        data=data_checksum(read_manifest(images_folder(parameters))),
+        data=data_checksum(manifest),
         seconds=training.seconds if training else 0.0,
         images=metrics["images"],
     )
@@ -159,8 +150,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Predicted and true classes, (n,) each, in evaluation mode."""
+def predict(model: nn.Module, batches: DataLoader) -> tuple[Tensor, Tensor]:
+    """Predicted and true classes, (n,) each, in evaluation mode, of all processes' batches together."""
     training = model.training
     model.eval()
     device = next(model.parameters()).device
@@ -169,4 +160,5 @@ def predict(model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> tuple[Ten
         predicted.append(model(batch["images"].to(device), mode="tensor").argmax(1).cpu())
         labels.append(batch["labels"])
     model.train(training)
-    return torch.cat(predicted), torch.cat(labels)
+    count = len(batches.dataset)
+    return gather(torch.cat(predicted), count), gather(torch.cat(labels), count)

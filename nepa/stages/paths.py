@@ -2,16 +2,25 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from nepa.data.images import file_checksum
 from nepa.errors import UserError
 from nepa.parameters import Parameters
 from nepa.training.checkpoints import write_atomically, write_json
 from nepa.training.engine import Training
+from nepa.training.provenance import code_checksum
+from nepa.training.run_state import checksum_of
+from nepa.training.status import STATUS_FILE
 
 # Apart, so that the report's dependency on the first does not make the others part of every `dvc repro`.
 RESULTS = {"default": Path("results/runs"), "further": Path("results/further_ablations")}
+
+
+# What a stage trains by, besides what all of them share.
+SECTIONS = {"pretrain": ("objective", "pretrain"), "finetune": ("finetune",), "segment": ("scenes", "segment")}
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,26 @@ class RunPaths:
         """The run as a progress line names it."""
         return f"{self.stage} {self.variant} seed {self.seed}"
 
+    def identity(self, parameters: Parameters, data: str, start: Path | None = None) -> str:
+        """Checksum of all that the run's weights depend on: parameters, seed, data, code, what it starts from.
+
+        Args:
+            parameters: the variant's.
+            data: checksum of the data that is read.
+            start: the weights that it starts from.
+        """
+        return checksum_of(
+            {
+                "run": self.title,
+                "parameters": parameters.model_dump(
+                    include={"threads", "data", "scenes", "model", *SECTIONS[self.stage]}
+                ),
+                "data": data,
+                "start": None if start is None else file_checksum(start),
+                "code": code_checksum(),
+            }
+        )
+
     def write_results(self, metrics: dict, training: Training | None, columns: list[str], run: dict) -> None:
         """Write metrics, history and provenance; the history holds `columns`, empty where nothing was trained."""
         with write_atomically(self.results / "history.csv") as beside:
@@ -62,6 +91,9 @@ class RunPaths:
             beside.write_text(",".join(columns) + "\n" if history is None else history.to_csv(index=False))
         write_json(self.results / "run.json", run)
         write_json(self.results / "metrics.json", metrics)
+        if training:  # what was kept to go on from
+            shutil.rmtree(training.folder, ignore_errors=True)
+            (self.scratch / STATUS_FILE).unlink(missing_ok=True)
 
 
 def pretrained_backbone(parameters: Parameters, variant: str, seed: int) -> Path:

@@ -4,6 +4,7 @@ In: data/<recipe>/images. Out: checkpoints/.../backbone.safetensors (averaged we
 """
 
 import torch
+from mmengine.dist import is_main_process
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
@@ -15,8 +16,8 @@ from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters
 from nepa.stages.paths import RunPaths, data_checksum
 from nepa.training.checkpoints import write_weights
-from nepa.training.engine import build_dataloader, prepare_process, run_training
-from nepa.training.optimizer import LayerwiseSchedule, build_optimizer, parameter_groups
+from nepa.training.engine import prepare_process, run_training
+from nepa.training.placement import device
 from nepa.training.provenance import provenance
 
 COLUMNS = [
@@ -37,9 +38,9 @@ class Pretraining(BaseModel):
         super().__init__()
         self.objective = objective
 
-    def forward(self, images: Tensor, labels: Tensor, mode: str = "loss") -> dict[str, Tensor]:
-        """Loss of images (B, C, H, W); the labels are not looked at."""
-        return {"loss": self.objective(images)}
+    def forward(self, images: Tensor, labels: Tensor | None = None, mode: str = "loss") -> Tensor | dict[str, Tensor]:
+        """Loss of images (B, C, H, W), or in mode "tensor" their patch embeddings; the labels are not looked at."""
+        return {"loss": self.objective(images)} if mode == "loss" else self.objective.backbone.patch_embed(images)
 
 
 def run(parameters: Parameters, variant: str, seed: int) -> None:
@@ -57,35 +58,32 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
             block.attn.q_norm.requires_grad_(False)
             block.attn.k_norm.requires_grad_(False)
 
-    per_epoch = len(dataset) // settings.batch_size
-    steps = settings.epochs * per_epoch
-    optimizer = build_optimizer(
-        parameter_groups(model, backbone, settings.weight_decay),
-        learning_rate=settings.learning_rate,
-        betas=settings.betas,
-        clip_gradient=settings.clip_gradient,
-        precision=settings.precision,
-    )
-
     def spread(current: nn.Module) -> dict[str, float]:
-        embed = current.objective.backbone.patch_embed
         with torch.no_grad():
-            return measure_collapse(embed(validation.to(embed.proj.weight.device))).as_dict()
+            return measure_collapse(current(validation.to(device()), mode="tensor")).as_dict()
 
+    per_epoch = len(dataset) // settings.batch_size
+    manifest = read_manifest(images_folder(parameters))
     training = run_training(
+        parameters,
+        "pretrain",
         model,
-        build_dataloader(dataset, settings.batch_size, seed, workers(parameters)),
-        optimizer,
-        LayerwiseSchedule(optimizer, steps=steps, warmup=settings.warmup_epochs * per_epoch),
+        backbone,
+        dataset,
+        {"warmup": settings.warmup_epochs * per_epoch},
         title=paths.title,
-        steps=steps,
-        ema_decay=settings.ema_decay,
+        scratch=paths.scratch,
+        identity=paths.identity(parameters, data_checksum(manifest)),
+        steps=settings.epochs * per_epoch,
         seed=seed,
-        folder=paths.scratch,
         record_every=settings.monitor_every,
+        layerwise=False,
+        workers=workers(parameters),
         measure=spread,
     )
     evaluation = evaluate_pretraining(model.objective, validation)
+    if not is_main_process():
+        return
     metrics = {
         "status": training.status if training.status != "ok" else evaluation.status,
         "loss": training.loss,
@@ -95,7 +93,6 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         "images": training.images,
     } | evaluation.collapse.as_dict()
     write_weights(paths.checkpoints / "backbone.safetensors", _pretrained_weights(backbone), describe(parameters))
-    manifest = read_manifest(images_folder(parameters))
     facts = provenance(
         parameters,
         stage="pretrain",

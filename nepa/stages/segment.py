@@ -15,7 +15,8 @@ provide_operators()  # before anything imports MMSegmentation
 # Advice to callers inside MMSegmentation itself; its recipes for ADE20K run with the same settings.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"mmseg\.|mmengine\.structures")
 
-from mmengine.dataset import pseudo_collate  # noqa: E402
+from mmengine.dataset import DefaultSampler, pseudo_collate  # noqa: E402
+from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size, is_main_process  # noqa: E402
 from mmengine.evaluator import Evaluator  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from mmseg.datasets import ADE20KDataset  # noqa: E402
@@ -31,13 +32,8 @@ from nepa.segmentation.scenes import scenes_dataset  # noqa: E402
 from nepa.segmentation.segmentor import build_segmentor  # noqa: E402
 from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone, status_of_pretraining  # noqa: E402
 from nepa.training.checkpoints import write_atomically, write_weights  # noqa: E402
-from nepa.training.engine import build_dataloader, prepare_process, run_training  # noqa: E402
-from nepa.training.optimizer import (  # noqa: E402
-    LayerwiseSchedule,
-    build_optimizer,
-    parameter_groups,
-    polynomial_with_warmup,
-)
+from nepa.training.engine import prepare_process, run_training  # noqa: E402
+from nepa.training.optimizer import polynomial_with_warmup  # noqa: E402
 from nepa.training.provenance import provenance  # noqa: E402
 
 COLUMNS = ["step", "loss", "learning_rate", "gradient_norm"]
@@ -51,45 +47,43 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     paths = RunPaths.of(parameters, "segment", variant, seed)
     settings = parameters.segment
     backbone = build_backbone(parameters, image_size=settings.crop, drop_path=settings.drop_path, dynamic=True)
-    inherited = "ok"
+    inherited, start = "ok", None
     if settings.initialisation == "pretrained":
-        load_backbone(backbone, pretrained_backbone(parameters, variant, seed))
+        start = pretrained_backbone(parameters, variant, seed)
+        load_backbone(backbone, start)
         inherited = status_of_pretraining(parameters, "full", seed)
     manifest = read_manifest(scenes_folder(parameters))
     segmentor = build_segmentor(parameters, backbone, len(Classes.read(scenes_folder(parameters)).names))
 
     training = None
     if inherited != "diverged":
-        optimizer = build_optimizer(
-            parameter_groups(segmentor, backbone, settings.weight_decay),
-            learning_rate=settings.learning_rate,
-            betas=settings.betas,
-            clip_gradient=settings.clip_gradient,
-            precision=settings.precision,
-        )
         training = run_training(
+            parameters,
+            "segment",
             segmentor,
-            build_dataloader(scenes_dataset(parameters, "training"), settings.batch_size, seed, collate=pseudo_collate),
-            optimizer,
-            LayerwiseSchedule(
-                optimizer,
-                steps=settings.iterations,
-                warmup=settings.warmup_iterations,
-                shape=polynomial_with_warmup,
-                decay=settings.layer_decay,
-            ),
+            backbone,
+            scenes_dataset(parameters, "training"),
+            {
+                "warmup": settings.warmup_iterations,
+                "shape": polynomial_with_warmup,
+                "decay": settings.layer_decay,
+            },
             title=paths.title,
+            scratch=paths.scratch,
+            identity=paths.identity(parameters, data_checksum(manifest), start),
             steps=settings.iterations,
-            ema_decay=settings.ema_decay,
             seed=seed,
-            folder=paths.scratch,
             record_every=max(1, settings.iterations // 40),
+            collate=pseudo_collate,
         )
 
     status = training.status if training and training.status != "ok" else inherited
     metrics = {"mIoU": None, "aAcc": None, "mAcc": None, "IoU": None}
     if status != "diverged":
         metrics, samples = evaluate(segmentor, scenes_dataset(parameters, "validation"))
+    if not is_main_process():
+        return
+    if status != "diverged":
         with write_atomically(paths.results / "samples.npz") as beside, beside.open("wb") as file:
             np.savez_compressed(file, **samples)
     metrics |= {
@@ -124,23 +118,28 @@ def evaluate(segmentor: EncoderDecoder, dataset: ADE20KDataset) -> tuple[dict, d
     classes = dataset.metainfo["classes"]
     samples = {"names": np.array(classes), "colours": np.array(dataset.metainfo["palette"], np.uint8)}
     tester = SegTTAModel(segmentor).eval()
-    for number, batch in enumerate(DataLoader(dataset, batch_size=1, collate_fn=pseudo_collate)):
+    sampler = DefaultSampler(dataset, shuffle=False)
+    for number, batch in enumerate(DataLoader(dataset, batch_size=1, sampler=sampler, collate_fn=pseudo_collate)):
         with torch.no_grad():
             results = tester.test_step(batch)
         evaluator.process(data_samples=results, data_batch=batch)
-        if number < SAMPLES:
+        scene = number * get_world_size() + get_rank()
+        if scene < SAMPLES:
             truth = results[0].gt_sem_seg.data
             image = F.interpolate(batch["inputs"][0][0][None].float(), size=truth.shape[-2:])[0]
             thin = -(-max(truth.shape) // 256)
             for name, array in (("image", image), ("truth", truth), ("prediction", results[0].pred_sem_seg.data)):
                 pixels = array[:, ::thin, ::thin].cpu().numpy().astype(np.uint8)
                 # MMSegmentation reads colour as BGR.
-                samples[f"{name}_{number}"] = pixels[0] if len(pixels) == 1 else pixels[::-1].transpose(1, 2, 0)
+                samples[f"{name}_{scene}"] = pixels[0] if len(pixels) == 1 else pixels[::-1].transpose(1, 2, 0)
     metric = evaluator.metrics[0]
-    per_class = metric.total_area_to_metrics(
-        *(sum(areas) for areas in zip(*metric.results, strict=True)), metric.metrics, metric.nan_to_num, metric.beta
-    )["IoU"]
-    scores = evaluator.evaluate(len(dataset))
+    # Each process looks at as many scenes; those of them that are there to make up the number do not count.
+    own = metric.results[: len(range(get_rank(), len(dataset), get_world_size()))]
+    areas = torch.stack([torch.stack(areas) for areas in own]).sum(0)
+    all_reduce(areas)
+    per_class = metric.total_area_to_metrics(*areas, metric.metrics, metric.nan_to_num, metric.beta)["IoU"]
+    scores = metric.compute_metrics([tuple(areas)])
+    samples = {name: array for of_process in all_gather_object(samples) for name, array in of_process.items()}
     metrics = {name: float(scores[name]) for name in ("mIoU", "aAcc", "mAcc")}
     metrics["IoU"] = {name: float(100 * value) for name, value in zip(classes, per_class, strict=True)}
     return metrics, samples

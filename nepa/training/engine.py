@@ -5,22 +5,30 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
-from mmengine.hooks import EMAHook
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.optim import _ParamScheduler
 from mmengine.runner import Runner, set_random_seed
+from timm.models.eva import Eva
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from nepa.data.datasets import as_batch
-from nepa.data.stream import Drawn, Stream
+from nepa.data.stream import Drawn, Share, Stream
 from nepa.parameters import Parameters
-from nepa.training.hooks import History, Progress, averaged_model
-from nepa.training.optimizer import ClippedOptimizer, Diverged
+from nepa.parameters.schema import Optimization, Segment, TrainingExecution
+from nepa.training.hooks import Averaging, History, Progress
+from nepa.training.interruption import STOP_FILE, StopRequest
+from nepa.training.loop import StreamLoop
+from nepa.training.optimizer import ClippedOptimizer, Diverged, LayerwiseSchedule, build_optimizer, parameter_groups
+from nepa.training.placement import keep_weights, place
+from nepa.training.processes import join_processes, passes_per_step
+from nepa.training.run_state import Checkpoints
+from nepa.training.status import Status
 
 log = logging.getLogger("nepa")
 
@@ -33,7 +41,8 @@ class Training:
         status: `ok` or `diverged`.
         history: one row per recorded interval.
         loss: mean over the last 50 steps.
-        seconds: wall time of the loop.
+        seconds: wall time of the loop, that of earlier processes of the same run included.
+        folder: of its checkpoints, to be deleted when its results are written.
     """
 
     status: str
@@ -42,26 +51,146 @@ class Training:
     steps: int
     images: int
     seconds: float
+    folder: Path
 
 
 def prepare_process(parameters: Parameters, seed: int) -> None:
-    """Threads and every random generator (Python, NumPy, torch); call before a model is built."""
+    """Threads, the other processes of this training, every random generator; call before a model is built."""
     torch.set_num_threads(parameters.threads)
+    join_processes()
     set_random_seed(seed)
 
 
-def build_dataloader(
-    dataset: Dataset, batch_size: int, seed: int, workers: int = 0, collate: Callable[[Any], Any] = as_batch
-) -> DataLoader:
-    """An endless loader whose order depends on the seed alone, so that variants of a seed see the same batches.
+def run_training(
+    parameters: Parameters,
+    stage: Literal["pretrain", "finetune", "segment"],
+    model: BaseModel,
+    backbone: Eva,
+    dataset: Dataset,
+    schedule: dict[str, Any],
+    *,
+    title: str,
+    scratch: Path,
+    identity: str,
+    steps: int,
+    seed: int,
+    record_every: int,
+    layerwise: bool = True,
+    head_learning_rate: float | None = None,
+    workers: int = 0,
+    collate: Callable[[Any], Any] = as_batch,
+    measure: Callable[[nn.Module], dict[str, float]] | None = None,
+    measure_averaged: bool = False,
+) -> Training:
+    """Train for `steps` steps; leaves the exponential moving average of the weights in `model`.
+
+    The weights are taken as they come: initialise the model and load what it starts from before the call. Where an
+    earlier process of the same run was stopped or killed, it goes on from its last checkpoint, and ends as if nothing
+    had happened. A loss or a gradient that is not finite ends the training with status `diverged` and a message that
+    says where; the model then holds the average of the finite steps before.
 
     Args:
+        stage: whose settings and execution to take.
+        model: takes a batch in mode "loss".
+        backbone: a part of it.
+        schedule: arguments of `LayerwiseSchedule` besides `steps`.
+        title: for people.
+        scratch: folder for what must survive a kill; not a result.
+        identity: checksum of all that the run depends on; a run of another identity is not gone on with.
+        record_every: steps between rows of the history.
+        layerwise: have groups of parameters for every layer.
+        head_learning_rate: of head and final norm; None: as the rest.
+        workers: processes that read and augment; 0 for none.
+        collate: how samples become a batch.
+        measure: what to add to a row, from the model as it is then (its average with `measure_averaged`); called by
+            every process alike, and may only call the model itself.
+
+    Raises:
+        Stopped: by request, after a checkpoint.
+    """
+    settings: Optimization | Segment = getattr(parameters, stage)
+    execution: TrainingExecution = getattr(parameters.execution, stage)
+    status = Status(scratch, title)
+    passes = passes_per_step(settings.batch_size, execution.images_per_pass)
+    placement = place(model, backbone, execution, settings.ema_decay)
+    groups = parameter_groups(placement.trained, placement.backbone, settings.weight_decay, layerwise)
+    if head_learning_rate is not None:
+        groups = [group | {"lr": head_learning_rate} if group["distance"] == 0 else group for group in groups]
+    optimizer = build_optimizer(
+        groups,
+        learning_rate=settings.learning_rate,
+        betas=settings.betas,
+        clip_gradient=settings.clip_gradient,
+        precision=settings.precision,
+        passes=passes,
+    )
+    stop = StopRequest(scratch / STOP_FILE)
+    history = History(record_every, measure, placement.kept if measure_averaged else placement.trained)
+    checkpoints = Checkpoints(
+        scratch / identity[:16],
+        placement=placement,
+        optimizer=optimizer,
+        schedule=LayerwiseSchedule(optimizer, steps=steps, **schedule),
+        history=history,
+        seconds=60 * parameters.execution.checkpoint_minutes,
+        stop=stop,
+        status=status,
+    )
+    start = checkpoints.restore()
+    if start:
+        log.info(f"{title}: goes on after step {start} of {steps}")
+    shares = tuple(Share(get_rank() * passes + number, get_world_size() * passes) for number in range(passes))
+    stream = Stream(len(dataset), settings.batch_size, seed, shares, start)
+    runner = _runner(
+        placement.wrapped,
+        optimizer,
+        checkpoints.schedule,
+        build_dataloader(Drawn(dataset, seed), stream, workers, collate),
+        {"start": start, "max_iters": steps, "seed": seed, "passes": passes},
+        [
+            *([] if placement.averaged is None else [Averaging(placement.averaged, placement.trained)]),
+            history,
+            Progress(status, settings.batch_size),
+            checkpoints,
+        ],
+        checkpoints.folder,
+        seed,
+    )
+    outcome = "ok"
+    try:
+        if start < steps:
+            with stop:
+                runner.train()
+        history.settle()
+    except Diverged as diverged:
+        outcome = "diverged"
+        history.settle()
+        log.error(f"{title}: stopped at step {history.steps + 1} of {steps}: {diverged}")
+    keep_weights(placement, model)
+    return Training(
+        status=outcome,
+        history=pd.DataFrame(history.rows),
+        loss=history.loss,
+        steps=history.steps,
+        images=history.steps * settings.batch_size,
+        seconds=checkpoints.elapsed,
+        folder=checkpoints.folder,
+    )
+
+
+def build_dataloader(
+    dataset: Dataset, stream: Stream, workers: int = 0, collate: Callable[[Any], Any] = as_batch
+) -> DataLoader:
+    """The endless loader of a stream's batches.
+
+    Args:
+        dataset: read by draws.
         workers: processes that read and augment; 0 for none.
         collate: how samples become a batch.
     """
     return DataLoader(
-        Drawn(dataset, seed),
-        batch_sampler=Stream(len(dataset), batch_size, seed),
+        dataset,
+        batch_sampler=stream,
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -69,72 +198,32 @@ def build_dataloader(
     )
 
 
-def run_training(
-    model: BaseModel,
-    dataloader: DataLoader,
+def _runner(
+    model: nn.Module,
     optimizer: ClippedOptimizer,
-    schedule: _ParamScheduler,
-    *,
-    title: str,
-    steps: int,
-    ema_decay: float | None,
-    seed: int,
+    schedule: LayerwiseSchedule,
+    dataloader: DataLoader,
+    loop: dict[str, Any],
+    hooks: list[Hook],
     folder: Path,
-    record_every: int,
-    measure: Callable[[nn.Module], dict[str, float]] | None = None,
-    measure_averaged: bool = False,
-) -> Training:
-    """Train for `steps` steps; leaves the exponential moving average of the weights in `model`.
-
-    The weights are taken as they come: initialise the model and load what it starts from before the call. A loss or a
-    gradient that is not finite ends the training with status `diverged` and a message that says where; the model then
-    holds the average of the finite steps before.
-
-    Args:
-        ema_decay: of the average that is evaluated and kept; None for the weights as they are.
-        model: takes a batch of `dataloader` in mode "loss".
-        folder: for what MMEngine writes while it runs; not a result.
-        record_every: steps between rows of the history.
-        measure: what to add to a row, from the model as it is then (its average with `measure_averaged`).
-    """
+    seed: int,
+) -> Runner:
     # Runner.train() would call init_weights, which draws timm's weights anew over the loaded ones.
     for module in model.modules():
         if hasattr(module, "_is_init"):
             module._is_init = True
-    history = History(record_every, measure, measure_averaged)
-    runner = Runner(
+    unused = ("logger", "checkpoint", "timer", "sampler_seed", "runtime_info")
+    return Runner(
         model=model,
         work_dir=str(folder),
         experiment_name=f"{folder.name}-{time.time_ns()}",
         train_dataloader=dataloader,
-        train_cfg={"type": "IterBasedTrainLoop", "max_iters": steps, "val_interval": steps + 1},
+        train_cfg={"type": StreamLoop} | loop,
         optim_wrapper=optimizer,
         param_scheduler=[schedule],
-        default_hooks={"logger": None, "checkpoint": None, "timer": None, "sampler_seed": None},
-        custom_hooks=[
-            *([] if ema_decay is None else [EMAHook(momentum=1 - ema_decay)]),
-            history,
-            Progress(title, dataloader.batch_sampler.batch_size),
-        ],
+        default_hooks=dict.fromkeys(unused),
+        custom_hooks=hooks,
         default_scope="mmengine",
         log_level="ERROR",
         randomness={"seed": seed},
-    )
-    started = time.monotonic()
-    status = "ok"
-    try:
-        runner.train()
-    except Diverged as diverged:
-        status = "diverged"
-        log.error(f"{title}: stopped at step {len(history.losses) + 1} of {steps}: {diverged}")
-    seconds = time.monotonic() - started
-    model.load_state_dict(averaged_model(runner).state_dict())
-    last = history.losses[-50:]
-    return Training(
-        status=status,
-        history=pd.DataFrame(history.rows),
-        loss=sum(last) / len(last) if last else float("nan"),
-        steps=len(history.losses),
-        images=len(history.losses) * dataloader.batch_sampler.batch_size,
-        seconds=seconds,
     )

@@ -1,63 +1,123 @@
-"""Hooks for MMEngine's Runner: progress, history, and what a stage measures along the way."""
+"""Hooks for MMEngine's Runner: average of the weights, history, progress, and what a stage measures along the way."""
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from mmengine.hooks import EMAHook, Hook
+import torch
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from nepa.training.optimizer import Diverged
+from nepa.training.processes import mean_over_processes
+from nepa.training.status import Status
 
 log = logging.getLogger("nepa")
+LAST = 50  # steps over which the final loss is a mean
+
+
+class Averaging(Hook):
+    """Updates an exponential moving average of the weights after each step."""
+
+    def __init__(self, averaged: AveragedModel, trained: nn.Module) -> None:
+        self.averaged = averaged
+        self.trained = trained
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        self.averaged.update_parameters(self.trained)
 
 
 class History(Hook):
     """Means of loss, learning rate and gradient norm over every `every` steps, and what `measure` adds to a row.
 
+    Losses and norms stay on the device until a row is due, so that a GPU is not waited for at every step.
+
     Args:
         every: steps between rows.
         measure: called with the model that is to be looked at; its values join the row.
-        averaged: look at the averaged weights instead of the present ones.
+        measured: the model that is looked at.
     """
 
     def __init__(
-        self, every: int, measure: Callable[[nn.Module], dict[str, float]] | None = None, averaged: bool = False
+        self, every: int, measure: Callable[[nn.Module], dict[str, float]] | None, measured: nn.Module
     ) -> None:
         self.every = every
         self.measure = measure
-        self.averaged = averaged
-        self.losses: list[float] = []
-        self.gradients: list[float] = []
+        self.measured = measured
         self.rows: list[dict[str, float]] = []
+        self.steps = 0
+        self.sums = [0.0, 0.0]
+        self.last: deque[float] = deque(maxlen=LAST)
+        self.pending: list[tuple[Tensor, Tensor]] = []
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        self.losses.append(outputs["loss"].item())
-        self.gradients.append(runner.optim_wrapper.gradient_norm)
-        if (batch_idx + 1) % self.every and batch_idx + 1 != runner.max_iters:
+        self.pending.append((outputs["loss"], runner.optim_wrapper.gradient_norm))
+        step = batch_idx + 1
+        due = step % self.every == 0 or step == runner.max_iters
+        if due or len(self.pending) == LAST:
+            self.settle()
+        if not due:
             return
-        since = self.every if (batch_idx + 1) % self.every == 0 else (batch_idx + 1) % self.every
+        since = step % self.every or self.every
         row = {
-            "step": batch_idx + 1,
-            "loss": sum(self.losses[-since:]) / since,
+            "step": step,
+            "loss": self.sums[0] / since,
             "learning_rate": max(group["lr"] for group in runner.optim_wrapper.param_groups),
-            "gradient_norm": sum(self.gradients[-since:]) / since,
+            "gradient_norm": self.sums[1] / since,
         }
+        self.sums = [0.0, 0.0]
         if self.measure is not None:
-            model = averaged_model(runner) if self.averaged else runner.model
-            row |= self.measure(model)
+            row |= self.measure(self.measured)
         self.rows.append(row)
+
+    def settle(self) -> None:
+        """Take what is pending off the device.
+
+        Raises:
+            Diverged: one of it is not finite; the steps before it count.
+        """
+        if not self.pending:
+            return
+        values = mean_over_processes(torch.stack([torch.stack(pair) for pair in self.pending]).cpu().double())
+        self.pending = []
+        finite = values.isfinite().all(1).tolist()
+        values = values if all(finite) else values[: finite.index(False)]
+        self.steps += len(values)
+        self.last.extend(values[:, 0].tolist())
+        self.sums = [before + added for before, added in zip(self.sums, values.sum(0).tolist(), strict=True)]
+        if not all(finite):
+            raise Diverged("loss or gradient norm is not finite")
+
+    @property
+    def loss(self) -> float:
+        """Mean over the last steps; NaN before the first."""
+        return sum(self.last) / len(self.last) if self.last else float("nan")
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that it remembers, once it is settled."""
+        return {"rows": self.rows, "steps": self.steps, "sums": self.sums, "last": list(self.last)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember it again."""
+        self.rows, self.steps, self.sums = state["rows"], state["steps"], state["sums"]
+        self.last.extend(state["last"])
 
 
 class Progress(Hook):
-    """A line every `seconds`: step, loss, learning rate, images/s and time left."""
+    """A line every `seconds`: step, loss, learning rate, images/s and time left; the same goes to the status file."""
 
     priority = "LOW"
 
-    def __init__(self, title: str, batch_size: int, seconds: float = 5.0) -> None:
-        self.title = title
+    def __init__(self, status: Status, batch_size: int, seconds: float = 5.0) -> None:
+        self.status = status
         self.batch_size = batch_size
         self.seconds = seconds
 
@@ -73,15 +133,14 @@ class Progress(Hook):
             return
         self.shown = now
         rate = (step - self.first) / (now - self.started)
-        minutes, seconds = divmod(round((runner.max_iters - step) / rate), 60)
+        left = (runner.max_iters - step) / rate
+        minutes, seconds = divmod(round(left), 60)
         learning_rate = max(group["lr"] for group in runner.optim_wrapper.param_groups)
+        loss = outputs["loss"].item()
         log.info(
-            f"{self.title}  step {step}/{runner.max_iters}  loss {outputs['loss'].item():.4f}  "
+            f"{self.status.title}  step {step}/{runner.max_iters}  loss {loss:.4f}  "
             f"lr {learning_rate:.2e}  {rate * self.batch_size:.0f} images/s  {minutes}:{seconds:02d} left"
         )
-
-
-def averaged_model(runner: Runner) -> nn.Module:
-    """The exponential moving average that the runner's EMAHook keeps; without one the model itself."""
-    averages = (hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook))
-    return next(averages, runner.model)
+        self.status.update(
+            step=step, steps=runner.max_iters, loss=loss, images_per_second=rate * self.batch_size, seconds_left=left
+        )

@@ -9,19 +9,21 @@ import torch
 from mmengine.optim import OptimWrapper, _ParamScheduler
 from timm.models import group_parameters
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from nepa.parameters.schema import Precision
 
 Group = dict[str, Any]
 
 
-def parameter_groups(model: nn.Module, backbone: nn.Module, weight_decay: float) -> list[Group]:
+def parameter_groups(model: nn.Module, backbone: nn.Module, weight_decay: float, layerwise: bool = True) -> list[Group]:
     """Trainable parameters by distance from the head and by whether they decay.
 
     Args:
         model: what is trained; its parameters outside the backbone have distance 0.
         backbone: a timm model inside it: its final norms and head have distance 0, the last block 1 and so on.
         weight_decay: of matrices; biases, norms, LayerScale and tokens have none (reference code).
+        layerwise: tell layers apart; else all have distance 0, and the optimizer fewer groups to move.
 
     Returns:
         Groups with `distance` and `weight_decay`, nearest to the head first.
@@ -37,7 +39,8 @@ def parameter_groups(model: nn.Module, backbone: nn.Module, weight_decay: float)
             continue
         inner = of_backbone.get(id(parameter))
         # timm counts the final norm to the last block; in the reference code it learns as fast as the head.
-        distance = 0 if inner is None or inner.startswith("norm.") else top - layers[inner]
+        at_head = inner is None or inner.startswith("norm.")
+        distance = 0 if at_head or not layerwise else top - layers[inner]
         decays = parameter.ndim > 1 and inner not in skipped
         group = groups.setdefault(
             (distance, decays),
@@ -55,19 +58,26 @@ class Diverged(Exception):
 class ClippedOptimizer(OptimWrapper):
     """Runs the forward pass in the chosen precision and clips the gradient's norm.
 
-    It stops before a loss or a gradient that is not finite reaches the weights.
+    A loss or a gradient that is not finite never reaches the weights. On a CPU it raises at once; a GPU would have to
+    be waited for, so there this step and all later ones leave the weights as they are until someone looks.
+
+    Args:
+        passes: forward and backward passes whose gradients make up one step.
 
     Attributes:
-        gradient_norm: of the last step, before clipping.
+        gradient_norm: of the last step, before clipping: a tensor () on the device.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, max_norm: float, precision: Precision = "float32") -> None:
-        super().__init__(optimizer)
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, max_norm: float, precision: Precision = "float32", passes: int = 1
+    ) -> None:
+        super().__init__(optimizer, accumulative_counts=passes)
         self.precision = precision
         groups = optimizer.param_groups
         self.names = {p: name for group in groups for name, p in zip(group["names"], group["params"], strict=True)}
         self.max_norm = max_norm
-        self.gradient_norm = math.nan
+        self.gradient_norm = torch.tensor(math.nan)
+        self._loss = torch.tensor(math.nan)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -80,8 +90,7 @@ class ClippedOptimizer(OptimWrapper):
             yield
 
     def update_params(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
-        if not loss.isfinite():
-            raise Diverged(f"loss is {loss.item()}")
+        self._loss = loss.detach()
         super().update_params(loss, *arguments, **options)
 
     def step(self, **options: Any) -> None:
@@ -92,12 +101,23 @@ class ClippedOptimizer(OptimWrapper):
         """
         trained = [parameter for parameter in self.names if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in trained])
-        self.gradient_norm = norm.item()
-        if not math.isfinite(self.gradient_norm):
-            first = next((self.names[p] for p in trained if not p.grad.isfinite().all()), "none: the sum overflows")
-            raise Diverged(f"gradient norm is {self.gradient_norm}; first in the gradient of {first}")
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        self.gradient_norm = norm
+        if norm.device.type == "cpu":
+            if not norm.isfinite():
+                raise Diverged(self._where(trained))
+        else:
+            # torch's fused AdamW skips its update while this is 1.
+            skipped = getattr(self.optimizer, "found_inf", torch.zeros_like(norm))
+            self.optimizer.found_inf = torch.maximum(skipped, 1 - norm.isfinite().to(norm.dtype))
         torch.nn.utils.clip_grads_with_norm_(trained, self.max_norm, norm)
         super().step(**options)
+
+    def _where(self, trained: list[nn.Parameter]) -> str:
+        if not self._loss.isfinite():
+            return f"loss is {self._loss.item()}"
+        first = next((self.names[p] for p in trained if not p.grad.isfinite().all()), "none: the sum overflows")
+        return f"gradient norm is {self.gradient_norm.item()}; first in the gradient of {first}"
 
 
 def build_optimizer(
@@ -107,14 +127,16 @@ def build_optimizer(
     betas: list[float],
     clip_gradient: float,
     precision: Precision = "float32",
+    passes: int = 1,
 ) -> ClippedOptimizer:
     """AdamW in one fused kernel, with the gradient's norm clipped.
 
     Args:
         groups: as `parameter_groups` makes them; a group with an `lr` of its own keeps it.
+        passes: forward and backward passes of one step.
     """
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(betas[0], betas[1]), fused=True)
-    return ClippedOptimizer(optimizer, clip_gradient, precision)
+    return ClippedOptimizer(optimizer, clip_gradient, precision, passes)
 
 
 def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:
@@ -167,6 +189,12 @@ class LayerwiseSchedule(_ParamScheduler):
         self.ramp = ramp
         self.layer_warmup = layer_warmup
         super().__init__(optimizer, "lr", by_epoch=False)
+
+    def go_to(self, step: int) -> None:
+        """Hold the rates of a step, of which the ones before were taken by another process."""
+        self.last_step = step
+        for group, rate in zip(self.optimizer.param_groups, self._get_value(), strict=True):
+            group["lr"] = rate
 
     def _get_value(self) -> list[float]:
         # The scheduler steps once more after the last iteration.

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import torch
+from mmengine.dist import get_world_size
 
 import nepa
 from nepa.parameters import Parameters
@@ -48,6 +49,7 @@ def provenance(
         "images_per_second": round(images / seconds, 1) if seconds else 0.0,
         "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
         "threads": parameters.threads,
+        "processes": get_world_size(),
         "platform": platform.platform(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "code": code_checksum(),

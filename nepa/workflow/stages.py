@@ -23,7 +23,7 @@ class Stage:
         address: DVC's name for it, as in `dvc repro --single-item ADDRESS`.
         group: its key in dvc.yaml, which all items of a matrix share.
         after: addresses of the stages whose outputs it reads.
-        meta: `cpus`, `gpus`, `mem_mb`, `runtime` (minutes).
+        meta: `cpus` and `gpus` on each of `nodes`, `mem_mb`, `runtime` (minutes).
     """
 
     address: str
@@ -41,6 +41,20 @@ class Stage:
         """The address as an identifier."""
         name = self.address.removeprefix("workflow/").replace("/dvc.yaml:", "_")
         return "".join(c if c.isalnum() else "_" for c in name)
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """Snakemake's resources, CPUs apart; SLURM's executor knows the same names."""
+        nodes, gpus = self.meta.get("nodes", 1), self.meta.get("gpus", 0)
+        found = {"mem_mb": self.meta.get("mem_mb", 1000), "runtime": self.meta.get("runtime", 60), "nodes": nodes}
+        # Ask the training to stop two minutes before SLURM ends the job.
+        found["slurm_extra"] = "--signal=TERM@120"
+        if gpus:
+            found["gpu"] = nodes * gpus
+        if nodes > 1:
+            # The executor then leaves it to the stage to start on the other nodes, one torchrun on each.
+            found |= {"mpi": "torchrun", "tasks": nodes}
+        return found
 
     @property
     def marker(self) -> Path:

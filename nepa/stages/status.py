@@ -1,0 +1,65 @@
+"""`nepa status`: no stage of the graph; what runs, how far it is, and how long what has finished took."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nepa.stages.paths import RESULTS
+from nepa.training.status import STATUS_FILE, read_status
+
+SILENT_AFTER = 120  # seconds: a running training speaks every five
+
+
+def describe_status() -> str:
+    """What runs or was left unfinished, then what has finished, of all recipes; from files alone, so it also works on
+    another machine that sees the same disk."""
+    unfinished = [_unfinished(path) for path in sorted(Path("runs").glob(f"*/*/*/seed-*/{STATUS_FILE}"))]
+    finished = [_finished(path) for root in RESULTS.values() for path in sorted(root.glob("*/*/*/seed-*/run.json"))]
+    parts = [
+        pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+        for rows in ([row for row in unfinished if row], finished)
+        if rows
+    ]
+    return "\n\n".join(parts) or "nothing has run here; `dvc repro` runs what is out of date"
+
+
+def _unfinished(path: Path) -> dict[str, str] | None:
+    facts = read_status(path)
+    if facts is None:
+        return None
+    silent = time.time() - facts["updated"]
+    running = facts["state"] != "stopped"
+    state = facts["state"] if not running or silent < SILENT_AFTER else f"silent for {_duration(silent)}"
+    checkpoint = "none"
+    if "checkpoint_step" in facts:
+        checkpoint = f"step {facts['checkpoint_step']}, {_duration(time.time() - facts['checkpoint_time'])} ago"
+    where = facts["host"] + (f", job {facts['job']}" if facts["job"] else f", process {facts['process']}")
+    row = {"run": f"{path.parts[1]}: {facts['title']}", "state": state, "step": "–", "loss": "–", "images/s": "–"}
+    row |= {"left": "–", "last checkpoint": checkpoint, "where": where}
+    if "step" in facts:
+        row["step"] = f"{facts['step']:,} / {facts['steps']:,}"
+    if "loss" in facts:
+        row |= {"loss": f"{facts['loss']:.4f}", "images/s": f"{facts['images_per_second']:,.0f}"}
+        row["left"] = _duration(facts["seconds_left"]) if state == "running" else "–"
+    return row
+
+
+def _finished(path: Path) -> dict[str, str]:
+    recipe, stage, variant, seed = path.parent.parts[2:]
+    facts: dict[str, Any] = json.loads(path.read_text())
+    return {
+        "finished": f"{recipe}: {stage} {variant} {seed.replace('-', ' ')}",
+        "training": _duration(facts["seconds"]),
+        "whole stage": _duration(facts["stage_seconds"]),
+        "images/s": f"{facts['images_per_second']:,.0f}",
+        "at": facts["finished"],
+    }
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

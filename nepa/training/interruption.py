@@ -1,0 +1,82 @@
+"""Being asked to stop, by SIGTERM, SIGUSR1 or Ctrl-C, or by SLURM before the time is up; one process per run."""
+
+import fcntl
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+EXIT_CODE = os.EX_TEMPFAIL  # 75: stopped on request, goes on at the next call
+STOP_FILE = "stop"
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+log = logging.getLogger("nepa")
+
+
+class Stopped(Exception):
+    """Training ended on request, after a checkpoint; the same command goes on from there."""
+
+
+class StopRequest:
+    """Whether this process, or the one that started it and its siblings, has been asked to stop; within its context.
+
+    A second Ctrl-C interrupts at once.
+
+    Args:
+        file: made by the process that started several, when it is asked itself.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._heard = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, _: FrameType | None) -> None:
+        self._heard = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    @property
+    def requested(self) -> bool:
+        """Has anyone asked?"""
+        return self._heard or self.file.exists()
+
+
+@contextmanager
+def only_process(scratch: Path) -> Iterator[None]:
+    """Within it no other process trains the same run.
+
+    An engine that was killed can leave a training behind: that is asked to stop, and this one goes on from its
+    checkpoint.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    path = scratch / "lock"
+    while True:
+        file = path.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning(f"{scratch}: another process trains this run; it is asked to stop, this one goes on from there")
+            (scratch / STOP_FILE).touch()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        # Who had it before has taken the file away, and someone else may have made it anew.
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            break
+        file.close()
+    try:
+        (scratch / STOP_FILE).unlink(missing_ok=True)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()

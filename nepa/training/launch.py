@@ -1,0 +1,93 @@
+"""Starting one training in several processes, through torchrun, once."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from nepa.errors import UserError
+from nepa.parameters.schema import TrainingExecution
+from nepa.training.interruption import EXIT_CODE, SIGNALS, STOP_FILE
+from nepa.training.processes import started_by_torchrun
+
+log = logging.getLogger("nepa")
+
+
+def launch(execution: TrainingExecution, arguments: list[str], scratch: Path) -> int | None:
+    """Run `nepa ARGUMENTS` in as many processes as `execution` asks for and the machine has GPUs for.
+
+    Several nodes are those of the SLURM job that this process runs in.
+
+    Args:
+        scratch: the run's folder, through which the processes are asked to stop.
+
+    Returns:
+        The exit code to end with; None where this process is to do the work itself.
+
+    Raises:
+        UserError: several nodes are asked for outside a SLURM job, or a process died.
+    """
+    if started_by_torchrun():
+        return None
+    job = os.environ.get("SLURM_JOB_ID")
+    if execution.nodes > 1 and job is None:
+        raise UserError(f"execution: {execution.nodes} nodes need a SLURM job; start it there, or set nodes to 1")
+    found = torch.cuda.device_count()
+    if execution.gpus > found:
+        log.warning(f"execution asks for {execution.gpus} GPUs on each node; going on with the {found} that are here")
+    each = max(1, min(execution.gpus, found))
+    if each * execution.nodes == 1:
+        return None
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={each}"]
+    if execution.nodes == 1:
+        command += ["--standalone"]
+    else:
+        # One torchrun on each node; they meet on the first, which runs this.
+        command = ["srun", f"--nodes={execution.nodes}", f"--ntasks={execution.nodes}", "--ntasks-per-node=1", *command]
+        port = 20000 + int(job) % 20000
+        command += [f"--nnodes={execution.nodes}", f"--rdzv-id={job}", "--rdzv-backend=c10d"]
+        command += [f"--rdzv-endpoint={socket.gethostname()}:{port}"]
+    command += ["-m", "nepa.command_line", *arguments]
+    return _run(command, scratch / STOP_FILE)
+
+
+def _run(command: list[str], stop: Path) -> int:
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        stop.parent.mkdir(parents=True, exist_ok=True)
+        stop.touch()
+
+    stop.unlink(missing_ok=True)
+    # Ignored by torchrun, which would die of it; the trainings set their own.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    process = subprocess.Popen(command, start_new_session=True)
+    for number in SIGNALS:
+        signal.signal(number, ask)
+    status = None
+    try:
+        while status is None:
+            try:
+                status = process.wait(timeout=1)
+            except subprocess.TimeoutExpired:
+                if asked:  # again: a process that was just starting may have taken it for an old one
+                    stop.touch()
+    finally:
+        if status is None:
+            process.terminate()
+            process.wait()
+        stop.unlink(missing_ok=True)
+    if status and asked:
+        return EXIT_CODE
+    if status:
+        raise UserError(
+            "a process of this training died, as said above; the same command goes on from the last checkpoint"
+        )
+    return 0

@@ -1,0 +1,145 @@
+"""Going on after an interruption: bit for bit what an uninterrupted run gives, from checkpoints of the same run."""
+
+import logging
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nepa.command_line import main
+from nepa.stages import finetune, pretrain
+
+STAGES = ("pretrain", "finetune", "segment")
+SCRATCH = Path("runs/smallest")
+
+
+def change(**sections: dict) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    for section, values in sections.items():
+        raw[section] |= values
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+
+
+@pytest.fixture
+def drawing(project: Path) -> Path:
+    """Every stage draws something in training, and a checkpoint follows every step."""
+    change(
+        execution={"checkpoint_minutes": 0.0},
+        objective={"input_mask_ratio": 0.4},
+        model={"rope_rescale": 2.0},
+        finetune={"mixup": 0.5, "drop_path": 0.3},
+        segment={"dropout": 0.5, "drop_path": 0.3, "iterations": 5},
+    )
+    return project
+
+
+def outcome(stage: str) -> dict[str, bytes]:
+    """What must be the same: metrics, history, samples, weights."""
+    folders = (Path("results/runs/smallest") / stage, Path("checkpoints/smallest") / stage)
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.name != "run.json"]
+    assert len(files) >= 3
+    return {str(path): path.read_bytes() for path in files}
+
+
+@contextmanager
+def signalled(stage: str, step: int, number: int = signal.SIGTERM) -> Iterator[None]:
+    """The process gets a signal while it takes the given step."""
+    if stage == "segment":
+        from mmseg.models import EncoderDecoder as model
+    else:
+        model = {"pretrain": pretrain.Pretraining, "finetune": finetune.Finetuning}[stage]
+    forward, taken = model.forward, 0
+
+    def heard(self, *arguments, **options):  # noqa: ANN001, ANN002, ANN003, ANN202 - stands in for the method
+        nonlocal taken
+        taken += options.get("mode") == "loss"
+        if taken == step:
+            signal.raise_signal(number)
+        return forward(self, *arguments, **options)
+
+    model.forward = heard
+    try:
+        yield
+    finally:
+        model.forward = forward
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_goes_on_as_if_nothing_had_happened(drawing: Path, stage: str) -> None:
+    if stage != "pretrain":
+        assert main(["pretrain"]) == 0
+    assert main([stage]) == 0
+    expected = outcome(stage)
+    for step, number in ((1, signal.SIGTERM), (2, signal.SIGUSR1)):  # counted from where the run goes on
+        shutil.rmtree(f"results/runs/smallest/{stage}", ignore_errors=True)
+        with signalled(stage, step, number):
+            assert main([stage]) == 75
+        assert not (Path("results/runs/smallest") / stage).exists()
+    assert main([stage]) == 0
+    assert outcome(stage) == expected
+    assert not list(SCRATCH.rglob("*.pt"))
+
+
+def test_a_stop_after_the_last_step_leaves_the_evaluation(drawing: Path) -> None:
+    with signalled("pretrain", 12):
+        assert main(["pretrain"]) == 75
+    with signalled("pretrain", 1):  # no step is left
+        assert main(["pretrain"]) == 0
+
+
+def stop_at(step: int) -> None:
+    with signalled("pretrain", step):
+        assert main(["pretrain"]) == 75
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:4000] + b"XXXX" + b[4004:], lambda _: b""])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
+    drawing: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(["pretrain"]) == 0
+    expected = outcome("pretrain")
+    stop_at(5)
+    before, last = sorted(SCRATCH.rglob("*.pt"))
+    assert (before.name, last.name) == ("step-000000004.pt", "step-000000005.pt")
+    last.write_bytes(damage(last.read_bytes()))
+    with caplog.at_level(logging.INFO, "nepa"):
+        assert main(["pretrain"]) == 0
+    assert f"{last} is damaged" in caplog.text
+    assert "goes on after step 4 of 12" in caplog.text
+    assert outcome("pretrain") == expected
+
+
+def test_changed_parameters_start_anew(drawing: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stop_at(5)
+    change(pretrain={"weight_decay": 0.1})
+    with caplog.at_level(logging.INFO, "nepa"):
+        assert main(["pretrain"]) == 0
+    assert "goes on after" not in caplog.text
+    # How a run is carried out is no part of what it depends on, and the earlier run has lost nothing.
+    change(pretrain={"weight_decay": 0.05}, execution={"checkpoint_minutes": 1.0})
+    with caplog.at_level(logging.INFO, "nepa"):
+        assert main(["pretrain"]) == 0
+    assert "goes on after step 5 of 12" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["start", "data", "seed"])
+def test_a_run_is_tied_to_what_it_reads(drawing: Path, what: str) -> None:
+    """Its checkpoints lie in a folder of their own for other data, other weights to start from, another seed."""
+    from nepa.parameters import load_parameters
+    from nepa.stages.paths import RunPaths
+
+    parameters = load_parameters()
+    start = Path("start")
+    start.write_bytes(b"some weights")
+    paths = RunPaths.of(parameters, "finetune", "full", 0)
+    before = paths.identity(parameters, "data", start)
+    assert before == paths.identity(parameters, "data", start)
+    if what == "start":
+        start.write_bytes(b"other weights")
+    seed = 1 if what == "seed" else 0
+    other = RunPaths.of(parameters, "finetune", "full", seed)
+    assert before != other.identity(parameters, "other data" if what == "data" else "data", start)
