@@ -139,7 +139,7 @@ def _train(parameters: Parameters, stage: str, variant: str, seed: int) -> int:
     from nepa.stages.paths import RunPaths
     from nepa.training.interruption import EXIT_CODE, Stopped, only_process
     from nepa.training.launch import launch
-    from nepa.training.processes import first_process, leave_processes
+    from nepa.training.processes import first_process
 
     arguments = [stage, "--variant", variant, "--seed", str(seed)]
     scratch = RunPaths.of(parameters, stage, variant, seed).scratch
@@ -152,8 +152,6 @@ def _train(parameters: Parameters, stage: str, variant: str, seed: int) -> int:
     except Stopped as stopped:
         print(f"nepa: {stopped}", file=sys.stderr)
         return EXIT_CODE
-    finally:
-        leave_processes()
     return 0
 
 

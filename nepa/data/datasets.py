@@ -78,7 +78,7 @@ def evaluation_batches(parameters: Parameters, split: str, shared: bool = True) 
     return DataLoader(
         dataset,
         EVALUATION_BATCH,
-        sampler=DefaultSampler(dataset, shuffle=False) if shared else None,
+        sampler=DefaultSampler(dataset, shuffle=False, seed=0) if shared else None,
         num_workers=workers(parameters),
         collate_fn=as_batch,
         generator=torch.Generator(),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from timm.models import checkpoint
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
@@ -61,7 +62,10 @@ class NextEmbeddingPrediction(nn.Module):
         tokens, rope = self.backbone._pos_embed(inputs)
         tokens = self.backbone.norm_pre(tokens)
         for block in self.backbone.blocks:
-            tokens = block(tokens, rope=rope, is_causal=self.causal_mask)
+            if self.backbone.grad_checkpointing and self.training:
+                tokens = checkpoint(block, tokens, rope=rope, is_causal=self.causal_mask)
+            else:
+                tokens = block(tokens, rope=rope, is_causal=self.causal_mask)
         outputs = self.backbone.norm(tokens)
         predicted = outputs[:, :-1] if self.shift else outputs[:, 1:]
         return Prediction(predicted, embeddings, outputs[:, 1:])

@@ -118,7 +118,7 @@ def evaluate(segmentor: EncoderDecoder, dataset: ADE20KDataset) -> tuple[dict, d
     classes = dataset.metainfo["classes"]
     samples = {"names": np.array(classes), "colours": np.array(dataset.metainfo["palette"], np.uint8)}
     tester = SegTTAModel(segmentor).eval()
-    sampler = DefaultSampler(dataset, shuffle=False)
+    sampler = DefaultSampler(dataset, shuffle=False, seed=0)
     for number, batch in enumerate(DataLoader(dataset, batch_size=1, sampler=sampler, collate_fn=pseudo_collate)):
         with torch.no_grad():
             results = tester.test_step(batch)

@@ -198,6 +198,11 @@ def build_dataloader(
     )
 
 
+class _Runner(Runner):
+    def _init_model_weights(self) -> None:
+        """The weights are taken as they come; MMEngine's own would draw timm's anew over the loaded ones."""
+
+
 def _runner(
     model: nn.Module,
     optimizer: ClippedOptimizer,
@@ -208,12 +213,8 @@ def _runner(
     folder: Path,
     seed: int,
 ) -> Runner:
-    # Runner.train() would call init_weights, which draws timm's weights anew over the loaded ones.
-    for module in model.modules():
-        if hasattr(module, "_is_init"):
-            module._is_init = True
     unused = ("logger", "checkpoint", "timer", "sampler_seed", "runtime_info")
-    return Runner(
+    return _Runner(
         model=model,
         work_dir=str(folder),
         experiment_name=f"{folder.name}-{time.time_ns()}",

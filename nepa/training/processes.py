@@ -4,6 +4,7 @@ Every batch is shared among them, so the batch, the learning rate and the order 
 alone. Without torchrun there is one process, and everything here is trivial.
 """
 
+import atexit
 import os
 from datetime import timedelta
 from typing import Any
@@ -37,12 +38,7 @@ def join_processes() -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # What decides on stops and checkpoints goes over the CPU, so that no GPU is waited for.
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
-
-
-def leave_processes() -> None:
-    """Undo `join_processes`."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    atexit.register(dist.destroy_process_group)
 
 
 def passes_per_step(batch_size: int, images_per_pass: int | None) -> int:

@@ -88,3 +88,18 @@ def test_loss_stays_finite_for_embeddings_of_zero(write_parameters: Write, image
     torch.nn.init.zeros_(objective.backbone.patch_embed.proj.weight)
     torch.nn.init.zeros_(objective.backbone.patch_embed.proj.bias)
     assert math.isfinite(objective(images).item())
+
+
+def test_recomputed_activations_are_not_kept(write_parameters: Write, images: Tensor) -> None:
+    kept, losses = [], []
+    for recompute in (False, True):
+        objective = build(write_parameters)
+        objective.backbone.set_grad_checkpointing(recompute)
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t):
+            loss = objective(images)
+        loss.backward()
+        kept.append(sum(sizes))
+        losses.append((loss.item(), objective.backbone.cls_token.grad.norm().item()))
+    assert kept[1] < kept[0] / 2
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -1,0 +1,119 @@
+"""Killed at any moment under either engine, a run goes on and ends as one that was never killed."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from clones import IDLE, copy_of_the_working_tree, environment, run, shrunk
+
+pytestmark = pytest.mark.slow
+RUN = Path("smallest/pretrain/full/seed-0")
+COMMANDS = {
+    "dvc": ["dvc", "repro", "pretrain@full-0"],
+    "snakemake": ["snakemake", "--cores", "1", "stage_pretrain_full_0"],
+}
+KILLS = {"while it trains": 7, "while it writes a checkpoint": 3}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in which one pretraining has run without an engine; a checkpoint follows every step."""
+    raw = shrunk(pretraining=("full",))
+    raw["pretrain"] |= {"epochs": 40}
+    raw["execution"]["checkpoint_minutes"] = 0.0
+    clone = copy_of_the_working_tree(tmp_path_factory.mktemp("interruption") / "clone", raw)
+    run(clone, ["dvc", "repro", "prepare_images"])
+    run(clone, ["nepa", "pretrain"])
+    return clone
+
+
+def outcome(clone: Path) -> dict[str, bytes]:
+    names = [f"results/runs/{RUN}/metrics.json", f"results/runs/{RUN}/history.csv"]
+    return {name: (clone / name).read_bytes() for name in [*names, f"checkpoints/{RUN}/backbone.safetensors"]}
+
+
+def forget(clone: Path) -> None:
+    for folder in ("results/runs", "checkpoints", "runs"):
+        shutil.rmtree(clone / folder, ignore_errors=True)
+
+
+def start(clone: Path, command: list[str]) -> subprocess.Popen:
+    with (clone.parent / "output.txt").open("w") as output:
+        return subprocess.Popen(
+            command, cwd=clone, env=environment(clone), stdout=output, stderr=output, start_new_session=True
+        )
+
+
+def wait_for(process: subprocess.Popen, pattern: str, clone: Path) -> bool:
+    """Until a file of the run's folder is there, or the process ends."""
+    while process.poll() is None:
+        if list((clone / "runs" / RUN).glob(pattern)):
+            return True
+        time.sleep(0.001)
+    return False
+
+
+@pytest.mark.parametrize("engine", COMMANDS)
+def test_sigkill_at_random_moments(uninterrupted: Path, tmp_path: Path, engine: str) -> None:
+    clone = tmp_path / "clone"
+    shutil.copytree(uninterrupted, clone, symlinks=True)
+    expected = outcome(clone)
+    forget(clone)
+    chosen = random.Random(engine)
+    steps, partial = [], 0
+    for moment in chosen.sample(sorted(KILLS), counts=KILLS.values(), k=sum(KILLS.values())):
+        process = start(clone, COMMANDS[engine])
+        begun = set((clone / "runs" / RUN).glob("*/step-*.pt"))
+        while process.poll() is None and set((clone / "runs" / RUN).glob("*/step-*.pt")) <= begun:
+            time.sleep(0.01)  # else it would be killed before it has done anything
+        time.sleep(chosen.uniform(0, 0.3))
+        if moment == "while it writes a checkpoint":
+            assert wait_for(process, "*/.step-*.partial", clone)
+        # The engine, its shell and the training, as a node that goes down takes them all.
+        subprocess.run(["pkill", "--signal", "KILL", "--session", str(process.pid)], check=True)
+        process.wait()
+        partial += bool(list((clone / "runs" / RUN).glob("*/.step-*.partial")))
+        steps.append(max(int(path.stem[5:]) for path in (clone / "runs" / RUN).glob("*/step-*.pt")))
+        assert not (clone / f"results/runs/{RUN}/metrics.json").exists()
+    assert steps == sorted(steps) and partial >= 1
+    shown = run(clone, COMMANDS[engine])
+    assert f"goes on after step {steps[-1]} of " in shown
+    assert outcome(clone) == expected
+    other = next(name for name in COMMANDS if name != engine)
+    assert IDLE[other] in run(clone, COMMANDS[other])
+
+
+def test_a_training_that_an_engine_left_behind_is_taken_over(uninterrupted: Path, tmp_path: Path) -> None:
+    """Only the engine is killed; the training goes on alone until the next one asks it to stop."""
+    clone = tmp_path / "clone"
+    shutil.copytree(uninterrupted, clone, symlinks=True)
+    expected = outcome(clone)
+    forget(clone)
+    process = start(clone, COMMANDS["dvc"])
+    assert wait_for(process, "*/step-*.pt", clone)
+    process.kill()
+    process.wait()
+    shown = run(clone, COMMANDS["dvc"])
+    assert "another process trains this run; it is asked to stop" in shown and "goes on after step" in shown
+    assert outcome(clone) == expected
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
+def test_asked_to_stop(uninterrupted: Path, tmp_path: Path, name: str) -> None:
+    clone = tmp_path / "clone"
+    shutil.copytree(uninterrupted, clone, symlinks=True)
+    forget(clone)
+    process = start(clone, ["nepa", "pretrain"])
+    assert wait_for(process, "*/step-*.pt", clone)
+    process.send_signal(getattr(signal, name))
+    assert process.wait(60) == 75
+    last = (clone.parent / "output.txt").read_text().splitlines()[-1]
+    assert last.startswith("nepa: pretrain full seed 0: stopped at step ") and last.endswith("goes on from there")
+    assert json.loads((clone / "runs" / RUN / "status.json").read_text())["state"] == "stopped"
+    shown = run(clone, ["nepa", "status"])
+    assert "| smallest: pretrain full seed 0 | stopped " in shown

@@ -1,0 +1,144 @@
+"""Several processes give what one gives, count every image once, and end when one of them dies."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from nepa.command_line import main
+
+pytestmark = pytest.mark.slow
+RESULTS = Path("results/runs/smallest")
+
+
+@pytest.fixture
+def shared(project: Path) -> Path:
+    """Stages that draw nothing for each image on its own in training, as the processes' draws are not one process's."""
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["finetune"] |= {"mixup": 0.5, "batch_size": 16}
+    raw["segment"] |= {"dropout": 0.0, "batch_size": 4}
+    raw["pretrain"] |= {"monitor_every": 1}
+    raw["execution"] |= {"checkpoint_minutes": 0.0}
+    # An odd number: one of two processes has one image less to evaluate.
+    raw["data"] |= {"test_images": 801}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    assert main(["prepare"]) == 0
+    return project
+
+
+def execution(stage: str, **changes: object) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["execution"][stage] |= changes
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+
+
+def torchrun(*commands: list[str], processes: int = 2) -> subprocess.Popen:
+    """Start these `nepa` commands one after the other in each of several processes."""
+    script = Path("commands.py")
+    script.write_text(
+        f"from nepa.command_line import main\nfor command in {list(commands)!r}:\n    assert main(command) == 0\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", str(script)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    shown, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, shown[-4000:]
+    return shown
+
+
+def curves(stage: str) -> pd.DataFrame:
+    return pd.read_csv(RESULTS / stage / "full/seed-0/history.csv")
+
+
+def metrics(stage: str) -> dict:
+    return json.loads((RESULTS / stage / "full/seed-0/metrics.json").read_text())
+
+
+def test_two_processes_give_the_curve_of_one(shared: Path) -> None:
+    expected = {}
+    for stage in ("pretrain", "finetune", "segment"):
+        assert main([stage]) == 0
+        expected[stage] = curves(stage), metrics(stage)
+    shutil.rmtree("results")
+    shown = finish(torchrun(["pretrain"], ["finetune"], ["segment"]))
+    assert shown.count("step 12/12") == 1  # one speaks for all
+    for stage, (curve, of_one) in expected.items():
+        found = curves(stage)
+        assert (found - curve).abs().max().max() < 1e-5 * (1 if stage != "finetune" else 1)
+        assert metrics(stage)["loss"] == pytest.approx(of_one["loss"], abs=1e-5)
+        facts = json.loads((RESULTS / stage / "full/seed-0/run.json").read_text())
+        assert facts["processes"] == 2
+    assert sum(map(sum, metrics("finetune")["confusion"])) == 801
+    assert metrics("finetune")["confusion"] == expected["finetune"][1]["confusion"]
+    assert metrics("segment")["IoU"] == pytest.approx(expected["segment"][1]["IoU"], abs=0.5)
+
+
+def test_sharded_weights_and_several_passes_give_the_same_curve(shared: Path) -> None:
+    """FSDP2, whose checkpoint a single process goes on from; and a batch in four passes."""
+    assert main(["pretrain"]) == 0
+    expected = curves("pretrain")
+    for changes in ({"images_per_pass": 8}, {"recompute_activations": True}):
+        execution("pretrain", **changes)
+        assert main(["pretrain"]) == 0
+        assert (curves("pretrain") - expected).abs().max().max() < 1e-5
+    execution("pretrain", shard=True, images_per_pass=None)
+    finish(torchrun(["pretrain"]))
+    assert (curves("pretrain") - expected).abs().max().max() < 1e-5
+
+
+def wait_for_step(process: subprocess.Popen, step: int) -> dict:
+    path = Path("runs/smallest/pretrain/full/seed-0/status.json")
+    while process.poll() is None:
+        if path.exists() and (facts := json.loads(path.read_text())).get("checkpoint_step", 0) >= step:
+            return facts
+        time.sleep(0.01)
+    raise AssertionError(process.communicate()[0][-4000:])
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_it_goes_on_in_another_number_of_processes(shared: Path, shard: bool) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["pretrain"]["epochs"] = 20
+    raw["execution"]["pretrain"]["shard"] = shard
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    assert main(["pretrain"]) == 0
+    expected = curves("pretrain")
+    shutil.rmtree("results")
+    process = torchrun(["pretrain"])
+    first = wait_for_step(process, 5)
+    os.kill(first["process"], signal.SIGTERM)  # one hears it, both stop
+    process.communicate(timeout=120)
+    assert not RESULTS.exists()
+    assert main(["pretrain"]) == 0
+    assert (curves("pretrain") - expected).abs().max().max() < 1e-5
+
+
+def test_a_dead_process_ends_them_all(shared: Path) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["pretrain"]["epochs"] = 500
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    process = torchrun(["pretrain"])
+    first = wait_for_step(process, 2)["process"]
+    others = [child.pid for child in psutil.Process(process.pid).children() if child.pid != first]
+    os.kill(others[0], signal.SIGKILL)
+    started = time.monotonic()
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode != 0 and time.monotonic() - started < 90
+    assert "Signal 9 (SIGKILL)" in shown
+    assert not RESULTS.exists()
