@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner, set_random_seed
@@ -21,6 +21,7 @@ from nepa.data.datasets import as_batch
 from nepa.data.stream import Drawn, Share, Stream
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Optimization, Segment, TrainingExecution
+from nepa.training.curves import Curves
 from nepa.training.hooks import Averaging, History, Progress
 from nepa.training.interruption import STOP_FILE, StopRequest
 from nepa.training.loop import StreamLoop
@@ -150,6 +151,7 @@ def run_training(
         [
             *([] if placement.averaged is None else [Averaging(placement.averaged, placement.trained)]),
             history,
+            *_curves(parameters, history, scratch, start),
             Progress(status, settings.batch_size),
             checkpoints,
         ],
@@ -196,6 +198,11 @@ def build_dataloader(
         persistent_workers=workers > 0,
         pin_memory=workers > 0 and torch.cuda.is_available(),
     )
+
+
+def _curves(parameters: Parameters, history: History, scratch: Path, start: int) -> list[Hook]:
+    watch = parameters.execution.watch
+    return [Curves(history, scratch / "curves", watch, start)] if watch and is_main_process() else []
 
 
 class _Runner(Runner):

@@ -49,7 +49,9 @@ def outcome(stage: str) -> dict[str, bytes]:
 def signalled(stage: str, step: int, number: int = signal.SIGTERM) -> Iterator[None]:
     """The process gets a signal while it takes the given step."""
     if stage == "segment":
-        from mmseg.models import EncoderDecoder as model
+        from nepa.stages import segment
+
+        model = segment.EncoderDecoder
     else:
         model = {"pretrain": pretrain.Pretraining, "finetune": finetune.Finetuning}[stage]
     forward, taken = model.forward, 0

@@ -1,0 +1,46 @@
+"""What `nepa status` says, from files alone."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from test_run_state import signalled
+
+from nepa.command_line import main
+
+STATUS = Path("runs/smallest/pretrain/full/seed-0/status.json")
+
+
+def shown(capsys: pytest.CaptureFixture) -> list[str]:
+    capsys.readouterr()
+    assert main(["status"]) == 0
+    return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_nothing_has_run(project: Path, capsys: pytest.CaptureFixture) -> None:
+    assert shown(capsys) == ["nothing has run here; `dvc repro` runs what is out of date"]
+
+
+def test_a_run_from_its_start_to_its_end(project: Path, capsys: pytest.CaptureFixture) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["execution"]["checkpoint_minutes"] = 0.0
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    with signalled("pretrain", 3, signal.SIGTERM):
+        assert main(["pretrain"]) == 75
+    line = shown(capsys)[2]
+    assert line.startswith("| smallest: pretrain full seed 0 | stopped | 3 / 12 |") and "| step 3, 0:0" in line
+
+    facts = json.loads(STATUS.read_text())
+    running = facts | {"state": "running", "loss": -0.5, "images_per_second": 1234.5, "seconds_left": 3723.0}
+    STATUS.write_text(json.dumps(running | {"updated": time.time()}))
+    assert "| running | 3 / 12 | -0.5000 | 1,234 | 1:02:03 |" in shown(capsys)[2]
+    STATUS.write_text(json.dumps(running | {"updated": time.time() - 600}))
+    assert "| silent for 10:0" in shown(capsys)[2]
+
+    assert main(["pretrain"]) == 0
+    lines = shown(capsys)
+    assert not any("stopped" in line for line in lines)
+    assert lines[2].startswith("| smallest: pretrain full seed 0 | 0:0")
