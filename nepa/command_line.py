@@ -30,7 +30,7 @@ REMEDIES = {
     errno.EEXIST: "move away the file that stands where a folder should be",
     errno.EISDIR: "move away the folder that stands where a file should be",
 }
-FORMATS = ("reference", "pipeline", "timm", "mmsegmentation")
+FORMATS = ("reference", "pipeline", "timm", "mmsegmentation", "onnx")
 GROUPS = {"pretrain": ("pretraining",), "finetune": ("pretraining", "finetuning"), "segment": ("segmentation",)}
 
 

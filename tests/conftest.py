@@ -67,6 +67,22 @@ def project(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     yield folder
 
 
+@pytest.fixture(scope="session")
+def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of `prepared` in which the main line has run; to be read, not written to."""
+    from nepa.command_line import main
+
+    folder = tmp_path_factory.mktemp("trained") / "project"
+    shutil.copytree(prepared, folder)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert all(main([stage]) == 0 for stage in ("pretrain", "finetune", "segment"))
+    finally:
+        os.chdir(before)
+    return folder
+
+
 @pytest.fixture
 def write_parameters(tmp_path: Path) -> Write:
     """Writes params.yaml with some keys changed: `write_parameters(**{"model.width": 30})`; returns its path."""

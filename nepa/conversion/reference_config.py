@@ -3,11 +3,15 @@
 import math
 from typing import Any
 
+from pydantic import ValidationError
+
 from nepa.errors import UserError
+from nepa.model.description import Description
+from nepa.parameters.schema import Model
 
 
-def describe_reference(config: dict[str, Any], classes: int) -> dict[str, Any]:
-    """What `nepa.model.backbone.describe` says of a model, for the reference's config; keeps the config itself.
+def describe_reference(config: dict[str, Any], classes: int) -> Description:
+    """The description of a model of the reference's config; it keeps the config itself.
 
     Args:
         config: content of config.json; keys that it lacks have the reference's defaults.
@@ -29,69 +33,76 @@ def describe_reference(config: dict[str, Any], classes: int) -> dict[str, Any]:
             raise UserError(f"config.json: {key} is {value!r}; only {expected!r} can be converted")
     width, hidden = config["hidden_size"], config["intermediate_size"]
     layer_scale = config.get("layerscale_value", 1e-5)
-    return {
-        "model": {
-            "patch_size": config["patch_size"],
-            "width": width,
-            "depth": config["num_hidden_layers"],
-            "heads": config["num_attention_heads"],
-            "mlp": "swiglu" if gated else "gelu",
-            "mlp_ratio": _ratio(hidden, width),
-            "layer_scale": layer_scale if layer_scale > 0 else None,
-            "qk_norm": config.get("qk_norm", False),
-            "rope": True,
-            "rope_base": config.get("rope_theta", 100.0),
-            "rope_rescale": config.get("pos_embed_rescale", 2.0),
-            "absolute_positions": False,
-            "norm_epsilon": config.get("layer_norm_eps", 1e-12),
-            "init_std": config.get("initializer_range", 0.02),
-            "patch_embedding_init": "truncated_normal",
-        },
-        "image_size": config["image_size"],
-        "channels": config.get("num_channels", 3),
-        "classes": classes,
-        "mean": 0.5,
-        "std": 0.5,
-        "reference": config,
-    }
+    names = config.get("id2label") if classes else None
+    try:
+        return Description(
+            model=Model(
+                patch_size=config["patch_size"],
+                width=width,
+                depth=config["num_hidden_layers"],
+                heads=config["num_attention_heads"],
+                mlp="swiglu" if gated else "gelu",
+                mlp_ratio=_ratio(hidden, width),
+                layer_scale=layer_scale if layer_scale > 0 else None,
+                qk_norm=config.get("qk_norm", False),
+                rope=True,
+                rope_base=config.get("rope_theta", 100.0),
+                rope_rescale=config.get("pos_embed_rescale", 2.0),
+                absolute_positions=False,
+                norm_epsilon=config.get("layer_norm_eps", 1e-12),
+                init_std=config.get("initializer_range", 0.02),
+                patch_embedding_init="truncated_normal",
+            ),
+            image_size=config["image_size"],
+            channels=config.get("num_channels", 3),
+            classes=classes,
+            mean=0.5,
+            std=0.5,
+            class_names=names and [names[str(number)] for number in range(classes)],
+            reference=config,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"config.json: {first['loc'][-1]}: {first['msg']}; fetch it again") from None
 
 
-def reference_config(description: dict[str, Any]) -> dict[str, Any]:
+def reference_config(description: Description) -> dict[str, Any]:
     """config.json of the reference for a model; the one that it was read from, where it was.
 
     Raises:
         UserError: the reference has no such model.
     """
-    if "reference" in description:
-        return description["reference"]
-    model = description["model"]
+    if description.reference is not None:
+        return description.reference
+    model = description.model
     for key, expected in (("rope", True), ("absolute_positions", False)):
-        if model[key] != expected:
-            raise UserError(f"model.{key} is {model[key]}; the reference implementation only has {expected}")
-    gated = model["mlp"] == "swiglu"
-    classes = description["classes"]
+        value = getattr(model, key)
+        if value != expected:
+            raise UserError(f"model.{key} is {value}; the reference implementation only has {expected}")
+    gated = model.mlp == "swiglu"
+    classes = description.classes
     return {
         "architectures": ["ViTNepaForImageClassification" if classes else "ViTNepaForPreTraining"],
         "model_type": "vit_nepa",
-        "hidden_size": model["width"],
-        "num_hidden_layers": model["depth"],
-        "num_attention_heads": model["heads"],
-        "intermediate_size": int(model["width"] * model["mlp_ratio"]),
+        "hidden_size": model.width,
+        "num_hidden_layers": model.depth,
+        "num_attention_heads": model.heads,
+        "intermediate_size": int(model.width * model.mlp_ratio),
         "use_gated_mlp": gated,
         "hidden_act": "silu" if gated else "gelu",
-        "initializer_range": model["init_std"],
-        "layer_norm_eps": model["norm_epsilon"],
-        "rope_theta": model["rope_base"],
-        "image_size": description["image_size"],
-        "patch_size": model["patch_size"],
-        "num_channels": description["channels"],
+        "initializer_range": model.init_std,
+        "layer_norm_eps": model.norm_epsilon,
+        "rope_theta": model.rope_base,
+        "image_size": description.image_size,
+        "patch_size": model.patch_size,
+        "num_channels": description.channels,
         "qkv_bias": True,
-        "qk_norm": model["qk_norm"],
+        "qk_norm": model.qk_norm,
         "qk_norm_bias": False,
-        "qk_norm_affine": model["qk_norm"],
-        "layerscale_value": model["layer_scale"] or 0.0,
-        "pos_embed_rescale": model["rope_rescale"],
-    } | ({"num_labels": classes} if classes else {})
+        "qk_norm_affine": model.qk_norm,
+        "layerscale_value": model.layer_scale or 0.0,
+        "pos_embed_rescale": model.rope_rescale,
+    } | ({"num_labels": classes, "id2label": dict(enumerate(description.names))} if classes else {})
 
 
 def _ratio(hidden: int, width: int) -> float:

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import all_gather_object
+from timm.data import ImageNetInfo
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from nepa.data.images import images_folder, load_images
+from nepa.data.images import images_folder, load_images, read_manifest
 from nepa.data.shards import ShardedImages, ShardIndex
 from nepa.data.transforms import evaluation_transform, training_transform
 from nepa.parameters import Parameters
@@ -48,6 +49,17 @@ def training_labels(parameters: Parameters) -> np.ndarray:
     if isinstance(parameters.data, Digits):
         return load_images(parameters, "training").labels
     return ShardIndex.read(images_folder(parameters) / "training.npz").label
+
+
+def class_names(parameters: Parameters) -> list[str]:
+    """Names of the classes, in the order of the labels; of ImageNet's in words, with their synset."""
+    names = read_manifest(images_folder(parameters)).get("classes")
+    if names is None:  # digits are their own names
+        return [str(number) for number in range(parameters.data.classes)]
+    imagenet = ImageNetInfo()
+    if set(names) <= set(imagenet.label_names()):
+        return [f"{imagenet.label_name_to_description(name)} ({name})" for name in names]
+    return names
 
 
 def training_dataset(

@@ -1,6 +1,7 @@
 """Augmentation and evaluation of image folders: timm's transforms with the recipe's numbers."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from PIL import Image
 from timm.data import create_transform
@@ -9,6 +10,16 @@ from torch import Tensor
 from nepa.parameters.schema import Augmentation, ImageFolder
 
 Transform = Callable[[Image.Image], Tensor]
+
+
+class Input(Protocol):
+    """What an evaluation must know of a model's input: a recipe's `data` says it, and so does a checkpoint."""
+
+    image_size: int
+    channels: int
+    mean: float
+    std: float
+    crop_share: float
 
 
 def training_transform(data: ImageFolder, augmentation: Augmentation) -> Transform:
@@ -28,7 +39,7 @@ def training_transform(data: ImageFolder, augmentation: Augmentation) -> Transfo
     )
 
 
-def evaluation_transform(data: ImageFolder) -> Transform:
+def evaluation_transform(data: Input) -> Transform:
     """Shorter side to image_size / crop_share, then the centre, to a normalised tensor (C, H, W)."""
     return create_transform(
         data.image_size,

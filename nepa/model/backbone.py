@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from timm.models.eva import Eva
-from torch import nn
+from torch import Tensor, nn
 
 from nepa.errors import UserError
 from nepa.model.architecture import backbone_arguments
+from nepa.model.description import Description, describe, read_description
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Model
 
@@ -45,28 +45,13 @@ def build_backbone(
     return backbone
 
 
-def describe(parameters: Parameters, num_classes: int = 0) -> dict[str, Any]:
-    """What a checkpoint must say of its model, so that it can be built again without params.yaml."""
-    data = parameters.data
-    return {
-        "model": parameters.model.model_dump(),
-        "image_size": data.image_size,
-        "channels": data.channels,
-        "classes": num_classes,
-        "mean": data.mean,
-        "std": data.std,
-    }
-
-
-def eva_arguments(description: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of timm's `Eva` for what a checkpoint says of its model (see `describe`)."""
-    options = dict(description["model"])
-    for of_initialisation in ("init_std", "patch_embedding_init"):
-        options.pop(of_initialisation)
+def eva_arguments(description: Description) -> dict[str, Any]:
+    """Arguments of timm's `Eva` for what a checkpoint says of its model."""
+    options = description.model.model_dump(exclude={"init_std", "patch_embedding_init"})
     sizes = {"patch_size": "patch_size", "embed_dim": "width", "depth": "depth", "num_heads": "heads"}
     return (
-        {"img_size": description["image_size"], "in_chans": description["channels"]}
-        | {"num_classes": description["classes"]}
+        {"img_size": description.image_size, "in_chans": description.channels}
+        | {"num_classes": description.classes if description.kind == "classifier" else 0}
         | {argument: options.pop(name) for argument, name in sizes.items()}
         | backbone_arguments(**options)
     )
@@ -88,14 +73,26 @@ def _initialise(backbone: Eva, model: Model) -> None:
         nn.init.zeros_(backbone.head.weight)
 
 
-def load_backbone(backbone: nn.Module, path: Path) -> None:
+def class_logits(classifier: Eva, images: Tensor, attention: str, pool: str) -> Tensor:
+    """Logits (B, classes) of images (B, C, H, W), with the attention and the pooling that `finetune` knows."""
+    tokens = classifier.forward_features(images, is_causal=attention == "causal")
+    # timm's head takes the mean over all tokens but the first, BOS.
+    return classifier.forward_head(tokens[:, [0, -1]] if pool == "last_token" else tokens)
+
+
+def load_backbone(backbone: nn.Module, path: Path) -> Description | None:
     """Load pretrained weights into a backbone; only the classifier and its norm may be absent from the file.
+
+    Returns:
+        what the file says of itself, if anything.
 
     Raises:
         UserError: the file is missing, truncated, or was made by a model of another shape.
     """
     try:
-        weights = load_file(path)
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("nepa")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError:
         raise UserError(f"{path} not found; run `nepa pretrain` first, or `dvc pull` it") from None
     except SafetensorError as error:
@@ -112,3 +109,4 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     if missing:
         raise UserError(f"{path} lacks {missing[0]} and {len(missing) - 1} more; pretrain again with these parameters")
     backbone.load_state_dict(weights, strict=False)
+    return None if text is None else read_description(text, path)

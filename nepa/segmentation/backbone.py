@@ -8,6 +8,7 @@ from timm.models.eva import Eva
 from torch import Tensor
 
 from nepa.model.backbone import eva_arguments
+from nepa.model.description import Description
 
 
 @MODELS.register_module()
@@ -16,7 +17,7 @@ class NEPA(BaseModule):
 
     Args:
         backbone: built for any image size (`dynamic_img_size`, `dynamic_img_pad`), with its weights; or what a
-            checkpoint says of its model (`nepa.model.backbone.describe`), to be built here.
+            checkpoint says of its model (`nepa.model.description`), to be built here.
         blocks: the outputs of these blocks become the levels; a block may serve more than one.
         init_cfg: MMEngine's `Pretrained`, for a backbone that is built here.
     """
@@ -26,7 +27,7 @@ class NEPA(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if isinstance(backbone, dict):
-            backbone = Eva(dynamic_img_size=True, dynamic_img_pad=True, **eva_arguments(backbone))
+            backbone = Eva(dynamic_img_size=True, dynamic_img_pad=True, **eva_arguments(Description(**backbone)))
         self.eva = backbone
         self.blocks = blocks
         # Blocks feed the decoder directly, as in MMSegmentation's MAE: these norms have no part in it.

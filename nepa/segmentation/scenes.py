@@ -7,7 +7,9 @@ from mmseg.datasets import ADE20KDataset
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs, PhotoMetricDistortion, RandomCrop, Resize
 
 from nepa.data.scenes import Classes, scenes_folder
+from nepa.model.description import Segmentation
 from nepa.parameters import Parameters
+from nepa.parameters.schema import Segment
 
 
 def scenes_dataset(parameters: Parameters, split: str) -> ADE20KDataset:
@@ -34,11 +36,7 @@ def scenes_dataset(parameters: Parameters, split: str) -> ADE20KDataset:
                 pipeline.append({"type": PhotoMetricDistortion})
         pipeline.append({"type": PackSegInputs})
     else:
-        sizes = [{"type": Resize, "keep_ratio": True} | _size(settings.test_scale, by) for by in settings.test_scales]
-        flips = [{"type": RandomFlip, "prob": prob} for prob in ([0.0, 1.0] if settings.test_flip else [0.0])]
-        # The annotation comes after these: predictions are compared at its own size.
-        alternatives = [sizes, flips, [{"type": LoadAnnotations}], [{"type": PackSegInputs}]]
-        pipeline.append({"type": TestTimeAug, "transforms": alternatives})
+        pipeline.append(evaluation_alternatives(settings, annotated=True))
     # ADE20K's dataset class refuses classes that are not its own, so it is given ours.
     metainfo = {"classes": classes.names, "palette": [list(colour) for colour in classes.colours]}
     dataset = type("Scenes", (ADE20KDataset,), {"METAINFO": metainfo})
@@ -48,6 +46,15 @@ def scenes_dataset(parameters: Parameters, split: str) -> ADE20KDataset:
         img_suffix=next(images.iterdir()).suffix,
         pipeline=pipeline,
     )
+
+
+def evaluation_alternatives(settings: Segment | Segmentation, annotated: bool) -> dict[str, Any]:
+    """Config of the transform that makes one entry for each scale and flip of the test."""
+    sizes = [{"type": Resize, "keep_ratio": True} | _size(settings.test_scale, by) for by in settings.test_scales]
+    flips = [{"type": RandomFlip, "prob": prob} for prob in ([0.0, 1.0] if settings.test_flip else [0.0])]
+    # The annotation comes after these: predictions are compared at its own size.
+    annotation = [[{"type": LoadAnnotations}]] if annotated else []
+    return {"type": TestTimeAug, "transforms": [sizes, flips, *annotation, [{"type": PackSegInputs}]]}
 
 
 def _size(scale: list[int] | None, by: float) -> dict[str, Any]:

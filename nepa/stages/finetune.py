@@ -12,9 +12,17 @@ from timm.models.eva import Eva
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from nepa.data.datasets import evaluation_batches, gather, training_dataset, training_labels, workers
+from nepa.data.datasets import (
+    class_names,
+    evaluation_batches,
+    gather,
+    training_dataset,
+    training_labels,
+    workers,
+)
 from nepa.data.images import images_folder, labelled_subset, read_manifest
-from nepa.model.backbone import build_backbone, describe, load_backbone
+from nepa.model.backbone import build_backbone, class_logits, load_backbone
+from nepa.model.description import describe_run
 from nepa.parameters import Parameters
 from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone, status_of_pretraining
 from nepa.training.checkpoints import write_weights
@@ -32,8 +40,8 @@ class Finetuning(BaseModel):
         super().__init__()
         settings = parameters.finetune
         self.classifier = classifier
-        self.causal = settings.attention == "causal"
-        self.last_token = settings.pool == "last_token"
+        self.attention = settings.attention
+        self.pool = settings.pool
         self.smoothing = settings.label_smoothing
         self.mixup = None
         if settings.mixup or settings.cutmix:
@@ -54,9 +62,7 @@ class Finetuning(BaseModel):
         return {"loss": F.cross_entropy(self._logits(images).float(), targets)}
 
     def _logits(self, images: Tensor) -> Tensor:
-        tokens = self.classifier.forward_features(images, is_causal=self.causal)
-        # timm's head takes the mean over all tokens but the first, BOS.
-        return self.classifier.forward_head(tokens[:, [0, -1]] if self.last_token else tokens)
+        return class_logits(self.classifier, images, self.attention, self.pool)
 
 
 def run(parameters: Parameters, variant: str, seed: int) -> None:
@@ -65,10 +71,10 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     paths = RunPaths.of(parameters, "finetune", variant, seed)
     settings = parameters.finetune
     classifier = build_backbone(parameters, num_classes=parameters.data.classes, drop_path=settings.drop_path)
-    inherited, start = "ok", None
+    inherited, start, pretraining = "ok", None, None
     if settings.initialisation == "pretrained":
         start = pretrained_backbone(parameters, variant, seed)
-        load_backbone(classifier, start)
+        pretraining = load_backbone(classifier, start)
         inherited = status_of_pretraining(parameters, start.parts[-3], seed)
     if settings.trained == "head":
         classifier.requires_grad_(False)
@@ -135,8 +141,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
             metrics["confusion"] = counts.view(-1, classes).tolist()
     if not is_main_process():
         return
-    description = describe(parameters, parameters.data.classes)
-    write_weights(paths.checkpoints / "classifier.safetensors", classifier.state_dict(), description)
+    description = describe_run(parameters, "finetune", variant, seed, pretraining, class_names(parameters))
+    write_weights(paths.checkpoints / "classifier.safetensors", classifier.state_dict(), description.content())
     facts = provenance(
         parameters,
         stage="finetune",

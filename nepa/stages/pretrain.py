@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from nepa.data.datasets import first_images, training_dataset, workers
 from nepa.data.images import images_folder, read_manifest
-from nepa.model.backbone import build_backbone, describe
+from nepa.model.backbone import build_backbone
+from nepa.model.description import describe_run
 from nepa.objective.collapse import evaluate_pretraining, measure_collapse
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters
@@ -92,7 +93,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         "steps": training.steps,
         "images": training.images,
     } | evaluation.collapse.as_dict()
-    write_weights(paths.checkpoints / "backbone.safetensors", _pretrained_weights(backbone), describe(parameters))
+    description = describe_run(parameters, "pretrain", variant, seed)
+    write_weights(paths.checkpoints / "backbone.safetensors", _pretrained_weights(backbone), description.content())
     facts = provenance(
         parameters,
         stage="pretrain",

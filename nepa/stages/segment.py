@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from nepa.data.images import read_manifest  # noqa: E402
 from nepa.data.scenes import Classes, scenes_folder  # noqa: E402
-from nepa.model.backbone import build_backbone, describe, load_backbone  # noqa: E402
+from nepa.model.backbone import build_backbone, load_backbone  # noqa: E402
+from nepa.model.description import describe_run  # noqa: E402
 from nepa.parameters import Parameters  # noqa: E402
 from nepa.segmentation.scenes import scenes_dataset  # noqa: E402
 from nepa.segmentation.segmentor import build_segmentor  # noqa: E402
@@ -47,13 +48,14 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     paths = RunPaths.of(parameters, "segment", variant, seed)
     settings = parameters.segment
     backbone = build_backbone(parameters, image_size=settings.crop, drop_path=settings.drop_path, dynamic=True)
-    inherited, start = "ok", None
+    inherited, start, pretraining = "ok", None, None
     if settings.initialisation == "pretrained":
         start = pretrained_backbone(parameters, variant, seed)
-        load_backbone(backbone, start)
+        pretraining = load_backbone(backbone, start)
         inherited = status_of_pretraining(parameters, "full", seed)
     manifest = read_manifest(scenes_folder(parameters))
-    segmentor = build_segmentor(parameters, backbone, len(Classes.read(scenes_folder(parameters)).names))
+    classes = Classes.read(scenes_folder(parameters))
+    segmentor = build_segmentor(parameters, backbone, len(classes.names))
 
     training = None
     if inherited != "diverged":
@@ -92,7 +94,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         "steps": training.steps if training else 0,
         "images": training.images if training else 0,
     }
-    write_weights(paths.checkpoints / "segmentor.safetensors", segmentor.state_dict(), describe(parameters))
+    description = describe_run(parameters, "segment", variant, seed, pretraining, classes.names, classes.colours)
+    write_weights(paths.checkpoints / "segmentor.safetensors", segmentor.state_dict(), description.content())
     facts = provenance(
         parameters,
         stage="segment",

@@ -9,6 +9,7 @@ from conftest import Write
 
 from nepa.errors import UserError
 from nepa.model.backbone import build_backbone, load_backbone
+from nepa.model.description import describe
 from nepa.parameters.loading import load_parameters, resolve_variant
 from nepa.training.checkpoints import write_weights
 
@@ -16,7 +17,8 @@ from nepa.training.checkpoints import write_weights
 @pytest.fixture
 def saved(write_parameters: Write, tmp_path: Path) -> Path:
     path = tmp_path / "backbone.safetensors"
-    write_weights(path, build_backbone(load_parameters(write_parameters())).state_dict(), {})
+    parameters = load_parameters(write_parameters())
+    write_weights(path, build_backbone(parameters).state_dict(), describe(parameters).content())
     return path
 
 
