@@ -64,6 +64,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--images", type=Path, required=True, help="class folders, a tar file, ILSVRC2012's files")
     command.add_argument("--scenes", type=Path, required=True, help="a folder or archive in ADE20K's layout")
     command.add_argument("--depth", type=int, help="of the model; default: the recipe's own")
+    text = "say what a fine-tuned checkpoint sees in images: classes, or a class for every pixel"
+    command = commands.add_parser("predict", help=text, description=text.capitalize() + ".")
+    command.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="an image file")
+    command.add_argument(
+        "--checkpoint", type=Path, required=True, help="as `convert` takes it; classifier or segmentor"
+    )
+    command.add_argument("--top", type=int, default=5, help="classes that are named (default: 5)")
+    command.add_argument(
+        "--output", type=Path, default=Path("predictions"), help="folder for segmentations (default: predictions)"
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object a line")
     text = "convert a checkpoint of the reference implementation or of the pipeline into another format"
     command = commands.add_parser("convert", help=text, description=text.capitalize() + ".")
     command.add_argument("source", type=Path, help="a safetensors file, or a folder that holds model.safetensors")
@@ -92,6 +103,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.stage == "predict":
+        images, folder = options.images, options.output
+        return 2 if _stage("predict").run(images, options.checkpoint, options.top, folder, options.json) else 0
     if options.stage == "convert":
         _stage("convert").run(options.source, options.target, options.form)
         return 0

@@ -1,0 +1,36 @@
+"""Reading of images from anywhere: whatever is wrong with one is said in a line."""
+
+import warnings
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from nepa.errors import UserError
+
+
+def read_image(path: Path, channels: int) -> Image.Image:
+    """An image file, turned upright as its camera says, in grey (1 channel) or RGB (3); the first frame of several.
+
+    Raises:
+        UserError: it is missing, empty, no image, truncated, damaged, too large to be unpacked, or of more than 8 bits.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as image:
+                if image.mode.startswith(("I", "F")):
+                    raise UserError(f"{path} has more than 8 bits per channel (mode {image.mode}); save it with 8")
+                return ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+        except FileNotFoundError:
+            raise UserError(f"{path} not found; name an image file") from None
+        except IsADirectoryError:
+            raise UserError(f"{path} is a folder; name the images in it") from None
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            limit = round(Image.MAX_IMAGE_PIXELS / 1e6)
+            raise UserError(f"{path} has more than {limit} million pixels; shrink it") from None
+        except UnidentifiedImageError:
+            reason = "is empty" if path.stat().st_size == 0 else "is no image of a known format"
+            raise UserError(f"{path} {reason}; name a JPEG, PNG or the like") from None
+        # What Pillow raises for a damaged file depends on its format.
+        except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
+            raise UserError(f"{path} cannot be read ({error}); fetch it again") from None
