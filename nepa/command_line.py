@@ -91,6 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     try:
         return _run(options)
+    except BrokenPipeError:  # whoever read the output has gone; nothing more is written to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except UserError as error:
         print(f"nepa: error: {error}", file=sys.stderr)
         return 2

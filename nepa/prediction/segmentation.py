@@ -18,7 +18,7 @@ from nepa.model.description import Segmentation
 from nepa.prediction.images import read_image
 from nepa.segmentation.scenes import evaluation_alternatives
 
-MOST_LOGITS = 2**30  # 4 GiB: one float32 for each class and pixel
+MOST_LOGITS = 2**29  # 2 GiB: one float32 for each class and pixel
 
 
 class Segmentor:

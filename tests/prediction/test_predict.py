@@ -1,6 +1,8 @@
 """`nepa predict`: what the evaluation saw, from any checkpoint, without params.yaml; a bad image stops no other."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +249,13 @@ def test_a_diverged_classifier(write_parameters: Write, tmp_path: Path, capsys: 
     Image.linear_gradient("L").save(tmp_path / "image.png")
     found = predict(capsys, tmp_path / "image.png", "--checkpoint", path, status=2)
     assert "output is not finite; its training has diverged" in found[0]["error"]
+
+
+def test_a_reader_who_goes_away(checkpoints: dict[str, Path]) -> None:
+    Image.linear_gradient("L").save("image.png")
+    arguments = ["predict", "image.png", "image.png", "--checkpoint", str(checkpoints["classifier"])]
+    with subprocess.Popen(
+        [sys.executable, "-m", "nepa.command_line", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1
