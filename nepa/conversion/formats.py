@@ -16,12 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nepa.conversion.checkpoints import Checkpoint
-from nepa.conversion.loading import timm_arguments, timm_name
+from nepa.conversion.loading import input_size, timm_arguments, timm_name
 from nepa.conversion.model_card import write_model_card
 from nepa.conversion.onnx_graph import write_onnx
 from nepa.conversion.reference_config import reference_config
 from nepa.conversion.reference_names import from_timm
 from nepa.errors import UserError
+from nepa.model.description import Description
 from nepa.training.checkpoints import write_atomically, write_weights
 
 
@@ -97,7 +98,7 @@ def _write_mmsegmentation(checkpoint: Checkpoint, folder: Path, target: Path) ->
     depth = checkpoint.description.model.depth
     backbone = {
         "type": "NEPA",
-        "backbone": checkpoint.description.content() | {"classes": 0},
+        "backbone": _backbone_alone(checkpoint.description),
         # A third, a half, two thirds and all of the depth, as in MMSegmentation's MAE recipes for ViT-B and ViT-L.
         "blocks": [max(0, share - 1) for share in (depth // 3, depth // 2, 2 * depth // 3, depth)],
         "init_cfg": {"type": "Pretrained", "checkpoint": str(target.resolve() / "backbone.pth")},
@@ -123,7 +124,7 @@ def _write_segmentor(checkpoint: Checkpoint, folder: Path) -> None:
         "model": segmentor_config(description)
         | {
             "type": "EncoderDecoder",
-            "backbone": {"type": "NEPA", "backbone": description.content(), "blocks": settings.blocks},
+            "backbone": {"type": "NEPA", "backbone": _backbone_alone(description), "blocks": settings.blocks},
         },
         "test_pipeline": [
             {"type": "LoadImageFromFile", "color_type": "grayscale" if description.channels == 1 else "color"},
@@ -132,6 +133,12 @@ def _write_segmentor(checkpoint: Checkpoint, folder: Path) -> None:
         ],
     }
     _write_config(folder / "segmentor.json", config)
+
+
+def _backbone_alone(description: Description) -> dict[str, Any]:
+    """What `nepa.segmentation.backbone.NEPA` must know."""
+    kept = description.model_dump(include={"model", "channels", "mean", "std"})
+    return kept | {"image_size": input_size(description), "classes": 0}
 
 
 def _with_pooling_norm(checkpoint: Checkpoint) -> dict[str, Tensor]:

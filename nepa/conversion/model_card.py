@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from nepa.conversion.checkpoints import Checkpoint
 from nepa.conversion.loading import how_to_call, how_to_load, input_size
 from nepa.data.images import file_checksum
-from nepa.model.description import Description, Training
+from nepa.model.description import Description, Results, Training
 
 NOT_KNOWN = "not known"
 TASKS = {
@@ -63,22 +63,22 @@ def write_model_card(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     template = environment.from_string(files("nepa.conversion").joinpath("model_card.md.j2").read_text())
-    results = description.results or {"metrics": {}, "run": {}}
+    results = _results(description)
     checksums = {f"`{path.name}`": file_checksum(path) for path in sorted(folder.iterdir())}
     card = template.render(
         NOT_KNOWN=NOT_KNOWN,
         front_matter=_front_matter(description, form),
         title=_title(description),
         summary=SUMMARIES[description.kind],
-        status=results["metrics"].get("status", NOT_KNOWN),
+        status=results.metrics.get("status", NOT_KNOWN),
         facts=_facts(checkpoint, difference),
         loading=how_to_load(description, target, form),
         calling=how_to_call(description, form),
-        training=[run.model_dump() | {"source": _source(run)} for run in description.training],
+        training=[run.model_dump() | {"data": _data_of(run)} for run in description.training],
         recipe=description.recipe,
         metrics=_metrics(description),
         measured_on=_measured_on(description),
-        run={name: results["run"].get(key, NOT_KNOWN) for key, name in RUN.items()},
+        run={name: results.run.get(key, NOT_KNOWN) for key, name in RUN.items()},
         licence=_licence(description),
         limits=_limits(description),
         checksums=checksums | {"what it was converted from": file_checksum(checkpoint.path)},
@@ -94,7 +94,7 @@ def _title(description: Description) -> str:
 
 
 def _front_matter(description: Description, form: str) -> str:
-    found = (description.results or {}).get("metrics", {})
+    found = _results(description).metrics
     results = [
         EvalResult(
             task_type=TASKS[description.kind],
@@ -104,7 +104,7 @@ def _front_matter(description: Description, form: str) -> str:
             metric_value=round(found[name], 2),
         )
         for name, metric in (("top1", "accuracy"), ("mIoU", "mean_iou"))
-        if found.get(name) is not None  # a training that diverged has none
+        if isinstance(found.get(name), float)  # a training that diverged has none
     ]
     return ModelCardData(
         license=_weights_licence(description) or "unknown",
@@ -133,21 +133,26 @@ def _facts(checkpoint: Checkpoint, difference: float | None) -> dict[str, Any]:
     return facts
 
 
+def _results(description: Description) -> Results:
+    """Those that are known: of weights whose training is not, none are."""
+    nothing = Results(metrics={}, run={})
+    return description.results or nothing if description.training else nothing
+
+
 def _data(description: Description) -> list[str]:
     """Names of the data behind the weights, without repetition."""
-    return list(dict.fromkeys(run.data.get("path", run.data["source"]) for run in description.training))
+    return list(dict.fromkeys(run.data.get("path", run.source) for run in description.training))
 
 
-def _source(run: Training) -> str:
-    facts = dict(run.data)
-    source = facts.pop("source")
-    return f"{SOURCES.get(source, source)} ({', '.join(f'{name} {value}' for name, value in facts.items())})"
+def _data_of(run: Training) -> str:
+    facts = ", ".join(f"{name} {value}" for name, value in run.data.items())
+    return f"{SOURCES.get(run.source, run.source)} ({facts})"
 
 
-def _metrics(description: Description) -> dict[str, Any]:
-    found = (description.results or {}).get("metrics", {})
-    shown = {text: f"{found[name]:.4g}" for name, text in METRICS.items() if found.get(name) is not None}
-    return shown | ({"status": found["status"]} if found else {})
+def _metrics(description: Description) -> dict[str, str]:
+    found = _results(description).metrics
+    shown = {text: f"{found[name]:.4g}" for name, text in METRICS.items() if isinstance(found.get(name), float)}
+    return shown | ({"status": found["status"]} if "status" in found else {})
 
 
 def _measured_on(description: Description) -> str:
@@ -155,15 +160,15 @@ def _measured_on(description: Description) -> str:
         return NOT_KNOWN
     run = description.training[-1]
     if run.stage == "segment":
-        return f"{run.data['validation']} validation scenes"
+        return f"{run.data.get('validation', NOT_KNOWN)} validation scenes"
     if run.stage == "pretrain":
-        return f"the first {run.settings['monitor_images']} validation images"
-    split = run.data["evaluate_on"]
-    return f"{run.data[f'{split}_images']} {split} images"
+        return f"the first {run.settings.get('monitor_images', NOT_KNOWN)} validation images"
+    split = run.data.get("evaluate_on", NOT_KNOWN)
+    return f"{run.data.get(f'{split}_images', NOT_KNOWN)} {split} images"
 
 
 def _weights_licence(description: Description) -> str | None:
-    sources = {run.data["source"] for run in description.training}
+    sources = {run.source for run in description.training}
     return "mit" if sources == {"digits"} else None
 
 
@@ -188,7 +193,7 @@ def _limits(description: Description) -> list[str]:
             f"Trained on {' and '.join(_data(description))} alone. On other images nothing was measured: neither "
             "accuracy nor robustness, nor differences between groups of people."
         )
-    if description.training and description.training[0].data["source"] == "digits":
+    if "digits" in {run.source for run in description.training}:
         limits.append("A miniature, to study the method: it knows light digits on dark ground, 8 pixels high, alone.")
     if description.results is None:
         limits.append(f"Whether the training collapsed or diverged is {NOT_KNOWN}.")

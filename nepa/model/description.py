@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from nepa.errors import UserError
 from nepa.parameters import Parameters
@@ -27,13 +27,21 @@ class Segmentation(Section):
 
 
 class Training(Section):
-    """One stage that the weights went through: its run, the data and the settings, as params.yaml had them."""
+    """One stage that the weights went through: its run, the data's source and facts, and the settings."""
 
     stage: Literal["pretrain", "finetune", "segment"]
     variant: str
     seed: int
+    source: str
     data: dict[str, Any]
     settings: dict[str, Any]
+
+
+class Results(Section):
+    """metrics.json and run.json of the last stage."""
+
+    metrics: dict[str, Any]
+    run: dict[str, Any]
 
 
 class Description(Section):
@@ -50,7 +58,7 @@ class Description(Section):
         segmentation: None but for segmentors.
         recipe: that it was trained by; None where it was not trained by this project.
         training: the stages behind the weights, oldest first.
-        results: metrics.json and run.json of the last stage, in what `nepa convert` wrote.
+        results: of the last stage, in what `nepa convert` wrote of a checkpoint of the pipeline.
         reference: config.json of the reference implementation, if it came from there.
     """
 
@@ -68,8 +76,16 @@ class Description(Section):
     segmentation: Segmentation | None = None
     recipe: str | None = None
     training: list[Training] = []
-    results: dict[str, Any] | None = None
+    results: Results | None = None
     reference: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _every_class_is_named(self) -> "Description":
+        for key in ("class_names", "colours"):
+            values = getattr(self, key)
+            if values is not None and len(values) != self.classes:
+                raise ValueError(f"{key} are {len(values)}, but classes is {self.classes}")
+        return self
 
     @property
     def kind(self) -> Literal["backbone", "classifier", "segmentor"]:
@@ -126,7 +142,8 @@ def describe_run(
         "segment": ([segment], parameters.scenes, {"segmentation": segmentation_of(segment)}),
     }[stage]
     settings = {key: value for section in sections for key, value in section.model_dump().items()}
-    run = Training(stage=stage, variant=variant, seed=seed, data=_source(data), settings=settings)
+    facts = _facts(data)
+    run = Training(stage=stage, variant=variant, seed=seed, source=facts.pop("source"), data=facts, settings=settings)
     return describe(
         parameters,
         len(names),
@@ -159,7 +176,7 @@ def read_description(text: str, path: Path) -> Description:
         ) from None
 
 
-def _source(section: Section) -> dict[str, Any]:
+def _facts(section: Section) -> dict[str, Any]:
     # A checkpoint that is given away must not tell where its maker's files lie.
     facts = section.model_dump(exclude={"workers"})
     if "path" in facts:

@@ -1,5 +1,6 @@
 """A segmentation for the eye: the image under its classes' colours, with a legend; and for programs: a label map."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ LONGEST = 9.0  # inches, of the image's longer side
 
 
 def write_overlay(
-    image: Image.Image, labels: np.ndarray, names: list[str], colours: list[list[int]], path: Path
+    image: Image.Image, labels: np.ndarray, names: list[str], colours: Sequence[Sequence[int]], path: Path
 ) -> None:
     """Draw an image beneath its segmentation, and beside it a legend of the classes that occur, by share.
 
@@ -36,7 +37,7 @@ def write_overlay(
         figure.savefig(beside, format="png", dpi=100)
 
 
-def write_label_map(labels: np.ndarray, colours: list[list[int]], path: Path) -> None:
+def write_label_map(labels: np.ndarray, colours: Sequence[Sequence[int]], path: Path) -> None:
     """Write a PNG with a palette, as ADE20K's annotations count: 0 is no class, 1 the first."""
     picture = Image.fromarray(labels + 1)
     picture.putpalette([0, 0, 0, *np.array(colours, np.uint8).flatten().tolist()])

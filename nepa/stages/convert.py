@@ -8,6 +8,7 @@ from pathlib import Path
 from nepa.conversion.checkpoints import Checkpoint, read_checkpoint
 from nepa.conversion.formats import write_checkpoint
 from nepa.errors import UserError
+from nepa.model.description import Results
 from nepa.stages.paths import RunPaths
 
 log = logging.getLogger("nepa")
@@ -33,7 +34,7 @@ def _with_results(checkpoint: Checkpoint) -> Checkpoint:
         if here and (paths.results / "metrics.json").exists():
             metrics, facts = (_read(paths.results / f"{name}.json") for name in ("metrics", "run"))
             metrics.pop("confusion", None)  # large, and of no use on a card
-            results = {"metrics": metrics, "run": facts}
+            results = Results(metrics=metrics, run=facts)
             return replace(checkpoint, description=description.model_copy(update={"results": results}))
     return checkpoint
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nepa.conversion.checkpoints import Checkpoint, read_checkpoint
+from nepa.data.scenes import Classes
 from nepa.errors import UserError
 from nepa.prediction.classification import Classifier
 
@@ -64,7 +65,8 @@ def _segmentor(checkpoint: Checkpoint, folder: Path) -> Callable[[Path], dict[st
     from nepa.prediction.segmentation import Segmentor  # which needs what building the model has provided
 
     segmentor = Segmentor(checkpoint)
-    names, colours = checkpoint.description.names, checkpoint.description.colours
+    names = checkpoint.description.names
+    colours = checkpoint.description.colours or Classes.with_colours(tuple(names)).colours
     taken: set[str] = set()
 
     def predict(path: Path) -> dict[str, Any]:

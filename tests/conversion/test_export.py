@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from conftest import Write
+from conftest import ROOT, Write
 from test_convert import convert, published, refused
 
 from nepa.command_line import main
@@ -27,6 +27,12 @@ CHECKPOINTS = {
     "classifier": "checkpoints/smallest/finetune/full/seed-0/classifier.safetensors",
     "segmentor": "checkpoints/smallest/segment/full/seed-0/segmentor.safetensors",
 }
+
+
+DESCRIPTION = {
+    "model": load_parameters(ROOT / "params.yaml").model.model_dump(),
+    "image_size": 8, "channels": 1, "classes": 0, "mean": 0.5, "std": 0.5,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -136,6 +142,16 @@ def test_a_card_beside_timm_s_format(here: Path, tmp_path: Path, kind: str) -> N
         assert (model(images) if kind == "classifier" else model.forward_features(images)).equal(expected(images))
 
 
+def test_a_card_says_how_to_call_what_timm_calls_otherwise(write_parameters: Write, tmp_path: Path) -> None:
+    source = classifier(write_parameters, tmp_path / "c.safetensors", attention="causal", pool="last_token")
+    text = card(convert(source, tmp_path / "timm", "timm"))[1]
+    model, images = run_code(text)["model"].eval(), torch.randn(2, 1, 8, 8)
+    call = re.search(r"the logits are `(.+?)` of timm's model", text)[1]
+    with torch.no_grad():
+        found = eval(call, {"model": model, "images": images})
+        assert found.equal(read_checkpoint(source).model()(images)) and not found.equal(model(images))
+
+
 def test_a_card_goes_on_knowing_what_it_knew(here: Path, tmp_path: Path) -> None:
     """Metrics travel with what was exported; a copy of the checkpoint, whose run lies elsewhere, has none."""
     exported = convert(Path(CHECKPOINTS["classifier"]), tmp_path / "timm", "timm")
@@ -200,6 +216,8 @@ def test_a_segmentor_is_nothing_to_timm(here: Path, tmp_path: Path, capsys: pyte
         ("{}", "model: Field required"),
         ('{"model": 3}', "model: Input should be"),
         ('{"later": 1}', "Field required"),
+        (json.dumps(DESCRIPTION | {"classes": 2, "class_names": ["one"]}), "class_names are 1, but classes is 2"),
+        (json.dumps(DESCRIPTION | {"later": 1}), "later: Extra inputs are not permitted"),
     ],
 )
 def test_a_description_that_cannot_be_read(
