@@ -21,8 +21,8 @@ class Classifier:
         self.transform = evaluation_transform(checkpoint.description)
 
     @torch.no_grad()
-    def probabilities(self, path: Path) -> dict[str, float]:
-        """Every class's probability, the likeliest first.
+    def probabilities(self, path: Path) -> list[tuple[str, float]]:
+        """Every class's name and probability, the likeliest first.
 
         Raises:
             UserError: the image cannot be read or is too narrow, or the model's output is not finite.
@@ -35,4 +35,4 @@ class Classifier:
         if not logits.isfinite().all():
             raise UserError(f"{path}: the model's output is not finite; its training has diverged, take another one")
         shares = logits.softmax(0).cpu()
-        return {self.description.names[index]: shares[index].item() for index in shares.argsort(descending=True)}
+        return [(self.description.names[index], shares[index].item()) for index in shares.argsort(descending=True)]

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def _classifier(checkpoint: Checkpoint, top: int) -> Callable[[Path], dict[str, 
     classifier = Classifier(checkpoint)
 
     def predict(path: Path) -> dict[str, Any]:
-        likeliest = islice(classifier.probabilities(path).items(), top)
+        likeliest = classifier.probabilities(path)[:top]
         return {"classes": [{"name": name, "probability": share} for name, share in likeliest]}
 
     return predict
