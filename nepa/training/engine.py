@@ -26,7 +26,7 @@ from nepa.training.hooks import Averaging, History, Progress
 from nepa.training.interruption import STOP_FILE, StopRequest
 from nepa.training.loop import StreamLoop
 from nepa.training.optimizer import ClippedOptimizer, Diverged, LayerwiseSchedule, build_optimizer, parameter_groups
-from nepa.training.placement import keep_weights, place
+from nepa.training.placement import Placement, keep_weights, place
 from nepa.training.processes import join_processes, passes_per_step
 from nepa.training.run_state import Checkpoints
 from nepa.training.status import Status
@@ -113,7 +113,7 @@ def run_training(
     execution: TrainingExecution = getattr(parameters.execution, stage)
     status = Status(scratch, title)
     passes = passes_per_step(settings.batch_size, execution.images_per_pass)
-    placement = place(model, backbone, execution, settings.ema_decay)
+    placement = place(model, backbone, execution, settings.ema_decay is not None)
     groups = parameter_groups(placement.trained, placement.backbone, settings.weight_decay, layerwise)
     if head_learning_rate is not None:
         groups = [group | {"lr": head_learning_rate} if group["distance"] == 0 else group for group in groups]
@@ -149,7 +149,7 @@ def run_training(
         build_dataloader(Drawn(dataset, seed), stream, workers, collate),
         {"start": start, "max_iters": steps, "seed": seed, "passes": passes},
         [
-            *([] if placement.averaged is None else [Averaging(placement.averaged, placement.trained)]),
+            *_averaging(placement, settings.ema_decay),
             history,
             *_curves(parameters, history, scratch, start),
             Progress(status, settings.batch_size),
@@ -200,6 +200,10 @@ def build_dataloader(
     )
 
 
+def _averaging(placement: Placement, decay: float | None) -> list[Hook]:
+    return [] if decay is None else [Averaging(placement.averaged, placement.trained, decay)]
+
+
 def _curves(parameters: Parameters, history: History, scratch: Path, start: int) -> list[Hook]:
     watch = parameters.execution.watch
     return [Curves(history, scratch / "curves", watch, start)] if watch and is_main_process() else []
@@ -208,6 +212,12 @@ def _curves(parameters: Parameters, history: History, scratch: Path, start: int)
 class _Runner(Runner):
     def _init_model_weights(self) -> None:
         """The weights are taken as they come; MMEngine's own would draw timm's anew over the loaded ones."""
+
+    def build_visualizer(self, visualizer: None = None) -> None:
+        """None: curves are written by `Curves`, and importing matplotlib takes as long as a tenth of a short run."""
+
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        """Provenance is written with the results."""
 
 
 def _runner(

@@ -10,7 +10,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nepa.training.optimizer import Diverged
 from nepa.training.processes import mean_over_processes
@@ -21,16 +21,29 @@ LAST = 50  # steps over which the final loss is a mean
 
 
 class Averaging(Hook):
-    """Updates an exponential moving average of the weights after each step."""
+    """Updates an exponential moving average of the weights after each step; the first step sets it.
 
-    def __init__(self, averaged: AveragedModel, trained: nn.Module) -> None:
-        self.averaged = averaged
-        self.trained = trained
+    Args:
+        averaged: a copy of `trained`.
+        decay: share of the average that stays.
+    """
 
+    def __init__(self, averaged: nn.Module, trained: nn.Module, decay: float) -> None:
+        # torch's AveragedModel does the same, but looks all of these up again at every step.
+        self.averaged, self.trained = list(averaged.parameters()), list(trained.parameters())
+        self.buffers = list(zip(averaged.buffers(), trained.buffers(), strict=True))
+        self.update = get_ema_multi_avg_fn(decay)
+
+    @torch.no_grad()
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        self.averaged.update_parameters(self.trained)
+        if batch_idx == 0:
+            torch._foreach_copy_(self.averaged, self.trained)
+        else:
+            self.update(self.averaged, self.trained, batch_idx)
+        for averaged, trained in self.buffers:  # statistics of batch norm are an average already
+            averaged.copy_(trained)
 
 
 class History(Hook):

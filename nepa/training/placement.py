@@ -9,7 +9,6 @@ from mmengine.model import MMDistributedDataParallel
 from timm.models.eva import Eva
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nepa.parameters.schema import TrainingExecution
 
@@ -28,12 +27,12 @@ class Placement:
     trained: nn.Module
     wrapped: nn.Module
     backbone: Eva
-    averaged: AveragedModel | None
+    averaged: nn.Module | None
 
     @property
     def kept(self) -> nn.Module:
         """The model that is evaluated and kept."""
-        return self.trained if self.averaged is None else self.averaged.module
+        return self.trained if self.averaged is None else self.averaged
 
 
 def device() -> torch.device:
@@ -41,20 +40,21 @@ def device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def place(model: nn.Module, backbone: Eva, execution: TrainingExecution, ema_decay: float | None) -> Placement:
+def place(model: nn.Module, backbone: Eva, execution: TrainingExecution, averaged: bool) -> Placement:
     """Put a model where it is trained, compiled and distributed as `execution` says.
 
     Every process holds the whole model (DDP), or, with `execution.shard`, its share of the weights, of their gradients
     and of the optimizer's state (FSDP2): then a copy is trained, and `model` itself stays as it is.
+
+    Args:
+        averaged: keep an average of the weights as well.
     """
     name = next(name for name, module in model.named_modules() if module is backbone)
     sharded = execution.shard and get_world_size() > 1
     trained = deepcopy(model) if sharded else model
     synchronise_batch_norm(trained)
     trained.to(device())
-    average = None
-    if ema_decay is not None:
-        average = AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)).requires_grad_(False)
+    average = deepcopy(trained).requires_grad_(False) if averaged else None
     inner = trained.get_submodule(name)
     inner.set_grad_checkpointing(execution.recompute_activations)
     if execution.compile:
@@ -64,7 +64,7 @@ def place(model: nn.Module, backbone: Eva, execution: TrainingExecution, ema_dec
     if sharded:
         shard(trained, inner)
         if average is not None:
-            shard(average.module, average.module.get_submodule(name))
+            shard(average, average.get_submodule(name))
     elif get_world_size() > 1:
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else None
         wrapped = MMDistributedDataParallel(trained, device_ids=devices, broadcast_buffers=False)
