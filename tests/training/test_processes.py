@@ -142,3 +142,40 @@ def test_a_dead_process_ends_them_all(shared: Path) -> None:
     assert process.returncode != 0 and time.monotonic() - started < 90
     assert "Signal 9 (SIGKILL)" in shown
     assert not RESULTS.exists()
+
+
+@pytest.fixture
+def two_gpus(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine that says it has two GPUs: as many processes are started, which then find none and use the CPU."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    execution("pretrain", gpus=2)
+    return shared
+
+
+def test_a_stage_starts_a_process_for_each_gpu(two_gpus: Path) -> None:
+    assert main(["pretrain"]) == 0
+    facts = json.loads((RESULTS / "pretrain/full/seed-0/run.json").read_text())
+    assert facts["processes"] == 2
+
+
+def test_fewer_gpus_than_asked_for(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
+    execution("pretrain", gpus=8)
+    assert main(["pretrain"]) == 0
+    assert "execution asks for 8 GPUs on each node; going on with the 0 that are here" in caplog.text
+
+
+def test_who_started_them_is_asked_to_stop(two_gpus: Path) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["pretrain"]["epochs"] = 500
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    script = "import torch, nepa.command_line as c; torch.cuda.device_count = lambda: 2; exit(c.main(['pretrain']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for_step(process, 2)
+    process.send_signal(signal.SIGTERM)
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 75
+    assert "stopped at step" in shown
+    status = json.loads(Path("runs/smallest/pretrain/full/seed-0/status.json").read_text())
+    assert status["state"] == "stopped" and status["checkpoint_step"] == status["step"]
