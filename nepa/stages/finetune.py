@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nepa.data.datasets import evaluation_batches, training_dataset, training_labels, workers
 from nepa.data.images import images_folder, labelled_subset, read_manifest
+from nepa.data.preprocessing import Preprocessing
 from nepa.model.backbone import build_backbone, describe, load_backbone
 from nepa.parameters import Parameters
 from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone, status_of_pretraining
@@ -30,8 +31,8 @@ class Finetuning(BaseModel):
     """Classification as MMEngine's Runner calls it: cross-entropy with mixup, cutmix and label smoothing."""
 
     def __init__(self, classifier: Eva, parameters: Parameters) -> None:
-        super().__init__()
         settings = parameters.finetune
+        super().__init__(Preprocessing(parameters.data, settings.augmentation))
         self.classifier = classifier
         self.causal = settings.attention == "causal"
         self.last_token = settings.pool == "last_token"
@@ -163,10 +164,9 @@ def predict(model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> tuple[Ten
     """Predicted and true classes, (n,) each, in evaluation mode."""
     training = model.training
     model.eval()
-    device = next(model.parameters()).device
     predicted, labels = [], []
     for batch in batches:
-        predicted.append(model(batch["images"].to(device), mode="tensor").argmax(1).cpu())
+        predicted.append(model(model.data_preprocessor(batch)["images"], mode="tensor").argmax(1).cpu())
         labels.append(batch["labels"])
     model.train(training)
     return torch.cat(predicted), torch.cat(labels)
