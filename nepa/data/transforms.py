@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
+from timm.data.auto_augment import RandAugment, posterize, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_pil_interp
 from torch import Tensor
@@ -66,13 +66,8 @@ class TrainingTransform:
         self.data = data
         self.augmentation = augmentation
         self.rand_augment = self.erase = None
-        if augmentation.rand_augment is not None:  # as timm's create_transform has it
-            settings = {
-                "translate_const": int(data.image_size * 0.45),
-                "img_mean": (min(255, round(255 * data.mean)),) * data.channels,
-                "interpolation": str_to_pil_interp(augmentation.interpolation),
-            }
-            self.rand_augment = rand_augment_transform(augmentation.rand_augment, settings)
+        if augmentation.rand_augment is not None:
+            self.rand_augment = _rand_augment(data, augmentation)
         if augmentation.random_erasing:
             self.erase = RandomErasing(augmentation.random_erasing, mode="pixel", device="cpu")
 
@@ -95,3 +90,22 @@ class EvaluationTransform:
     def __call__(self, image: Tensor) -> Tensor:
         image = resize(image, [self.shorter_side], InterpolationMode.BICUBIC, antialias=True)
         return center_crop(image, [self.size, self.size])
+
+
+def _rand_augment(data: ImageFolder, augmentation: Augmentation) -> RandAugment:
+    """timm's, with the settings that its create_transform gives it."""
+    settings = {
+        "translate_const": int(data.image_size * 0.45),
+        "img_mean": (min(255, round(255 * data.mean)),) * data.channels,
+        "interpolation": str_to_pil_interp(augmentation.interpolation),
+    }
+    rand_augment = rand_augment_transform(augmentation.rand_augment, settings)
+    for operation in rand_augment.ops:
+        if operation.aug_fn is posterize:
+            operation.aug_fn = _posterize
+    return rand_augment
+
+
+def _posterize(image: Image.Image, bits: int, **settings: object) -> Image.Image:
+    """At its largest magnitude timm keeps no bit at all: black, which Pillow refuses since version 13."""
+    return posterize(image, bits) if bits else Image.new(image.mode, image.size)

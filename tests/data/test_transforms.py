@@ -61,6 +61,13 @@ def test_every_augmentation_does_something(changes: dict, told: Callable[[Tensor
     assert not told(normalised(plain(), FOLDER))
 
 
+def test_rand_augment_takes_every_magnitude_that_it_draws() -> None:
+    transform = TrainingTransform(FOLDER, augmentation(rand_augment="rand-m10-n15-inc1"))
+    for number in range(40):
+        set_random_state(number)
+        assert transform(gradient()).shape == (3, 28, 28)
+
+
 @pytest.mark.parametrize("size", [(375, 500), (288, 288), (500, 120)])
 def test_crops_are_distributed_as_torchvision_s(size: tuple[int, int]) -> None:
     image, scale, count = torch.empty(3, *size), (0.08, 1.0), 4000
