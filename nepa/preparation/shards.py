@@ -161,7 +161,7 @@ def stored_bytes(content: bytes, data: ImageFolder) -> bytes:
         image = image.resize(size, Image.Resampling.BICUBIC)
     stored = io.BytesIO()
     chroma = ":".join(str(data.stored_chroma))
-    image.save(stored, "JPEG", quality=data.stored_quality, subsampling=chroma)
+    image.save(stored, "JPEG", quality=data.stored_quality, subsampling=chroma, optimize=True)
     return stored.getvalue()
 
 
