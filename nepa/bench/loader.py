@@ -60,7 +60,7 @@ def measure_loader(
 
     Two rows for each comparison. `workers` 0: everything in this process on one thread, by its processor time, so
     images/s per core. Otherwise: in that many processes, by the clock, so images/s in all. `ratio` is the median of
-    the turns' ratios, `ratio_low` and `ratio_high` their ends.
+    the turns' ratios, `ratio_low` and `ratio_high` their ends. All files lie in the page cache after the first turn.
 
     Args:
         prepared: what `prepare_for_bench` returned.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resized_crop
 
@@ -22,7 +22,7 @@ class EncodedImages(ShardedImages):
     """One split of prepared shards: JPEGs (bytes,) uint8, each with its crop (5,) int64, and labels."""
 
     def __init__(self, folder: Path, split: str, augmentation: Augmentation, chosen: np.ndarray | None = None) -> None:
-        super().__init__(folder, split, lambda image: image, chosen)
+        super().__init__(folder, split, nn.Identity(), chosen)
         self.augmentation = augmentation
 
     def __getitem__(self, index: int) -> dict[str, Tensor | int]:

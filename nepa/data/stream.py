@@ -114,7 +114,7 @@ def set_random_state(*key: int, share: int = 0) -> None:
         share: of torch's alone: parts of one batch differ in what is drawn for each image, such as drop path, and
             agree in what Mixup draws from NumPy for the batch as a whole.
     """
-    random.seed(repr(key))  # which Python hashes with SHA-512
+    random.seed(" ".join(map(str, key)))  # which Python hashes with SHA-512
     numpy, cpu, cuda = (random.getrandbits(32) for _ in range(3))
     np.random.seed(numpy)
     torch.default_generator.manual_seed(cpu + share)
