@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT.parent / "shared/data/imagenet_sample.tar"
 SMALLEST: dict[str, Any] = {
     "recipe": "smallest",
     "seeds": {"classification": [0, 1], "segmentation": [0]},
@@ -56,6 +57,20 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         os.chdir(before)
     return folder
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """250 ImageNet photographs, prepared as the recipe stores them and as they are: `data`, `stored`, `originals`."""
+    from nepa.bench.loader import prepare_for_bench
+    from nepa.parameters.schema import ImageFolder
+    from nepa.stages.recipe import recipe_text
+
+    if not SAMPLE.exists():
+        pytest.skip(f"{SAMPLE.name} is not beside the project")
+    raw = yaml.safe_load(recipe_text("imagenet-base-paper"))["data"]
+    data = ImageFolder(**raw | {"images_per_shard": 16, "workers": 2})
+    return {"data": data} | prepare_for_bench(data, SAMPLE, tmp_path_factory.mktemp("photographs"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a stage trains on and evaluates on, whatever the source: batches of normalised images and labels."""
+"""What a stage trains on and evaluates on, whatever the source: batches that `Preprocessing` turns into a model's."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +11,12 @@ from timm.data import ImageNetInfo
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from nepa.data.encoded import EncodedImages, joined
 from nepa.data.images import images_folder, load_images, read_manifest
+from nepa.data.normalisation import normalised
 from nepa.data.shards import ShardedImages, ShardIndex
-from nepa.data.transforms import evaluation_transform, training_transform
+from nepa.data.transforms import EvaluationTransform, TrainingTransform
+from nepa.errors import UserError
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Augmentation, Digits
 
@@ -35,8 +38,16 @@ class ArrayDataset(Dataset):
 
 
 def as_batch(samples: dict[str, Tensor] | list[dict[str, Any]]) -> dict[str, Tensor]:
-    """The collate function: samples stacked, or what a dataset hands out as a whole batch, as it is."""
-    return samples if isinstance(samples, dict) else default_collate(samples)
+    """The collate function: samples stacked, or what a dataset hands out as a whole batch, as it is.
+
+    Images (B, C, H, W) have their channels last in memory, as they are decoded.
+    """
+    if isinstance(samples, dict):
+        return samples
+    if "encoded" in samples[0]:
+        return joined(samples)
+    batch = default_collate([sample | {"images": sample["images"].permute(1, 2, 0)} for sample in samples])
+    return batch | {"images": batch["images"].permute(0, 3, 1, 2)}
 
 
 def workers(parameters: Parameters) -> int:
@@ -65,13 +76,22 @@ def class_names(parameters: Parameters) -> list[str]:
 def training_dataset(
     parameters: Parameters, augmentation: Augmentation | None, chosen: np.ndarray | None = None
 ) -> ArrayDataset | ShardedImages:
-    """The training images, or those at the indices `chosen`, augmented each time they are taken."""
+    """The training images, or those at the indices `chosen`, augmented each time they are taken.
+
+    Raises:
+        UserError: they are to be decoded on a GPU that is not there.
+    """
     if isinstance(parameters.data, Digits):
         images = load_images(parameters, "training")
         tensor, labels = images.normalised(parameters), torch.from_numpy(images.labels)
         return ArrayDataset(tensor, labels) if chosen is None else ArrayDataset(tensor[chosen], labels[chosen])
-    transform = training_transform(parameters.data, augmentation)
-    return ShardedImages(images_folder(parameters), "training", transform, chosen)
+    folder = images_folder(parameters)
+    if parameters.data.decode == "gpu":
+        if not torch.cuda.is_available():
+            raise UserError("data.decode is gpu, but torch finds none here; make it cpu")
+        if augmentation.cropped_only:
+            return EncodedImages(folder, "training", augmentation, chosen)
+    return ShardedImages(folder, "training", TrainingTransform(parameters.data, augmentation), chosen)
 
 
 def evaluation_batches(parameters: Parameters, split: str, shared: bool = True) -> DataLoader:
@@ -85,7 +105,7 @@ def evaluation_batches(parameters: Parameters, split: str, shared: bool = True) 
         images = load_images(parameters, split)
         dataset = ArrayDataset(images.normalised(parameters), torch.from_numpy(images.labels))
     else:
-        dataset = ShardedImages(images_folder(parameters), split, evaluation_transform(parameters.data))
+        dataset = ShardedImages(images_folder(parameters), split, EvaluationTransform(parameters.data))
     # A generator of its own: looking at images must not change what training draws.
     return DataLoader(
         dataset,
@@ -103,9 +123,9 @@ def gather(values: Tensor, count: int) -> Tensor:
 
 
 def first_images(parameters: Parameters, split: str, count: int) -> Tensor:
-    """The first `count` images of a split, or all if it has fewer: (n, C, H, W)."""
+    """The first `count` images of a split, or all if it has fewer, normalised: (n, C, H, W)."""
     found: list[Tensor] = []
     batches: Iterator[dict[str, Tensor]] = iter(evaluation_batches(parameters, split, shared=False))
     while sum(map(len, found)) < count and (batch := next(batches, None)) is not None:
         found.append(batch["images"])
-    return torch.cat(found)[:count]
+    return normalised(torch.cat(found)[:count], parameters.data)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nepa.data.normalisation import normalised
 from nepa.errors import UserError
 from nepa.parameters import Parameters
 
@@ -24,9 +25,8 @@ class Images:
     labels: np.ndarray
 
     def normalised(self, parameters: Parameters) -> Tensor:
-        """Pixels as float32 (n, C, H, W), scaled to [0, 1], then by the recipe's mean and deviation."""
-        scaled = torch.from_numpy(self.pixels).permute(0, 3, 1, 2).float() / 255
-        return ((scaled - parameters.data.mean) / parameters.data.std).contiguous()
+        """Pixels as float32 (n, C, H, W), scaled by the recipe's mean and deviation."""
+        return normalised(torch.from_numpy(self.pixels).permute(0, 3, 1, 2), parameters.data).contiguous()
 
 
 def images_folder(parameters: Parameters) -> Path:

@@ -2,10 +2,13 @@
 
 `data/<recipe>/images/<split>/NNNNN.tar` hold the images in an order that was shuffled once, so that every shard is a
 sample of the whole; `<split>.npz` holds for each image its shard, offset, size and label. The tar files can be read by
-anything that reads tar; here they are read at random, by offset.
+anything that reads tar; here they are read at random, by offset, so that a batch is a uniform sample of all images and
+no buffer of shuffled blocks has to be filled, or restored when a run goes on. From the second epoch on they lie in the
+page cache wherever memory holds them. Before that a random read costs latency, on a network disk most of all: a worker
+therefore announces all reads of a batch to the system before it waits for the first, which on a local disk with an
+empty cache made 4,500 to 6,400 images/s of one process 9,000 to 12,600.
 """
 
-import io
 import os
 import zipfile
 from collections.abc import Callable
@@ -13,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import simplejpeg
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -55,7 +59,7 @@ class ShardedImages(Dataset):
     Args:
         folder: `data/<recipe>/images`.
         split: `training` or `validation`.
-        transform: of a PIL image to a tensor (C, H, W).
+        transform: of an image (3, height, width) uint8 to what goes into the batch.
         chosen: indices of the images that take part; default all.
 
     Raises:
@@ -63,7 +67,7 @@ class ShardedImages(Dataset):
     """
 
     def __init__(
-        self, folder: Path, split: str, transform: Callable[[Image.Image], Tensor], chosen: np.ndarray | None = None
+        self, folder: Path, split: str, transform: Callable[[Tensor], Tensor], chosen: np.ndarray | None = None
     ) -> None:
         self.folder = folder / split
         self.index = ShardIndex.read(folder / f"{split}.npz")
@@ -84,22 +88,39 @@ class ShardedImages(Dataset):
         position = self.chosen[index]
         return {"images": self.transform(self.read(position)), "labels": int(self.index.label[position])}
 
-    def read(self, position: int) -> Image.Image:
-        """The image at a position of the index, in RGB.
+    def prefetch(self, indices: list[int]) -> None:
+        """Have the system read these images into memory, all at a time, while the first of them are worked on."""
+        for position in self.chosen[indices]:
+            file, size, offset = self._place(position)
+            os.posix_fadvise(file, offset, size, os.POSIX_FADV_WILLNEED)
+
+    def content(self, position: int) -> bytes:
+        """The JPEG at a position of the index."""
+        return os.pread(*self._place(position))
+
+    def read(self, position: int) -> Tensor:
+        """The image at a position of the index: RGB (3, height, width) uint8, channels last in memory.
 
         Raises:
             UserError: it cannot be decoded.
         """
-        shard, offset, size = (int(a[position]) for a in (self.index.shard, self.index.offset, self.index.size))
-        if shard not in self._files:  # opened by the worker that reads
-            self._files[shard] = os.open(self._path(shard), os.O_RDONLY)
         try:
-            return Image.open(io.BytesIO(os.pread(self._files[shard], size, offset))).convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise UserError(f"{self._path(shard)}: no image at byte {offset} ({error}); prepare again") from None
+            # Not strict: what PIL only warns of, such as bytes too many, was no error when it was prepared either.
+            pixels = simplejpeg.decode_jpeg(self.content(position), "RGB", strict=False)
+        except ValueError as error:
+            path, offset = self._path(self.index.shard[position]), self.index.offset[position]
+            raise UserError(f"{path}: no image at byte {offset} ({error}); prepare again") from None
+        return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_files": {}}
+
+    def _place(self, position: int) -> tuple[int, int, int]:
+        """File descriptor, size and offset."""
+        shard, offset, size = (int(a[position]) for a in (self.index.shard, self.index.offset, self.index.size))
+        if shard not in self._files:  # opened by the worker that reads
+            self._files[shard] = os.open(self._path(shard), os.O_RDONLY)
+        return self._files[shard], size, offset
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{shard:05d}.tar"

@@ -95,6 +95,8 @@ class Drawn(Dataset):
     def __getitems__(self, draws: list[Draw]) -> Any:
         if hasattr(self.dataset, "__getitems__"):
             return self.dataset.__getitems__([draw.index for draw in draws])
+        if hasattr(self.dataset, "prefetch"):
+            self.dataset.prefetch([draw.index for draw in draws])
         return [self[draw] for draw in draws]
 
     def __getitem__(self, draw: Draw) -> Any:
@@ -103,19 +105,18 @@ class Drawn(Dataset):
 
 
 def set_random_state(*key: int, share: int = 0) -> None:
-    """Set every random generator to a state that depends on the arguments alone, in some 20 us.
+    """Set every random generator to a state that depends on the arguments alone, in some 15 us.
 
-    `torch.manual_seed` alone takes ten times as long.
+    `torch.manual_seed` alone takes twelve times as long.
 
     Args:
         key: of all generators.
         share: of torch's alone: parts of one batch differ in what is drawn for each image, such as drop path, and
             agree in what Mixup draws from NumPy for the batch as a whole.
     """
-    python, numpy = np.random.SeedSequence(key).generate_state(2).tolist()
-    random.seed(python)
+    random.seed(" ".join(map(str, key)))  # which Python hashes with SHA-512
+    numpy, cpu, cuda = (random.getrandbits(32) for _ in range(3))
     np.random.seed(numpy)
-    cpu, cuda = np.random.SeedSequence([*key, share], spawn_key=(1,)).generate_state(2).tolist()
-    torch.default_generator.manual_seed(cpu)
+    torch.default_generator.manual_seed(cpu + share)
     if torch.cuda.is_initialized():
-        torch.cuda.manual_seed(cuda)
+        torch.cuda.manual_seed(cuda + share)

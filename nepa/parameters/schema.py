@@ -78,7 +78,10 @@ class ImageFolder(Section):
     """Images in class folders or tar files (ILSVRC2012's own included), prepared as shards.
 
     `training_images` and `validation_images` are what the source must hold; of these at most `unreadable_allowed` may
-    be broken. `stored_size` is the shorter side in pixels that is stored, null for the originals as they are;
+    be broken. `stored_size` is the shorter side in pixels that is stored, null for the originals as they are; larger
+    images are stored with JPEG quality `stored_quality` and chroma subsampling `stored_chroma`, of which 420 halves
+    both directions. `workers` processes read and augment for each that trains. `decode: gpu` decodes, crops and resizes
+    training images on the GPU where their augmentation is crop and flip alone; all else the workers decode.
     `crop_share` is the part of the resized image that evaluation crops.
     """
 
@@ -96,8 +99,10 @@ class ImageFolder(Section):
     evaluate_on: Literal["validation"]
     stored_size: Positive | None
     stored_quality: Annotated[int, Field(ge=1, le=100)]
+    stored_chroma: Literal[444, 420]
     images_per_shard: Positive
     workers: Count
+    decode: Literal["cpu", "gpu"]
     crop_share: Annotated[float, Field(gt=0, le=1)]
 
 
@@ -109,6 +114,11 @@ class Augmentation(Section):
     flip: Probability
     rand_augment: str | None
     random_erasing: Probability
+
+    @property
+    def cropped_only(self) -> bool:
+        """Whether it is crop and flip alone."""
+        return self.rand_augment is None and not self.random_erasing
 
 
 class ComposedScenes(Section):

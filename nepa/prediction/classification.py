@@ -4,9 +4,11 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 from nepa.conversion.checkpoints import Checkpoint
-from nepa.data.transforms import evaluation_transform
+from nepa.data.normalisation import normalised
+from nepa.data.transforms import EvaluationTransform
 from nepa.errors import UserError
 from nepa.prediction.images import read_image
 
@@ -18,7 +20,7 @@ class Classifier:
         self.description = checkpoint.description
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = checkpoint.model().to(self.device)
-        self.transform = evaluation_transform(checkpoint.description)
+        self.transform = EvaluationTransform(checkpoint.description)
 
     @torch.no_grad()
     def probabilities(self, path: Path) -> list[tuple[str, float]]:
@@ -31,7 +33,8 @@ class Classifier:
         # The shorter side becomes about as long as the input's, the longer one in proportion.
         if max(image.size) / min(image.size) * self.description.image_size**2 > Image.MAX_IMAGE_PIXELS:
             raise UserError(f"{path} is {image.width}x{image.height}, too narrow to be resized; cut it shorter")
-        logits = self.model(self.transform(image)[None].to(self.device))[0].float()
+        shown = normalised(self.transform(pil_to_tensor(image)), self.description)
+        logits = self.model(shown[None].to(self.device))[0].float()
         if not logits.isfinite().all():
             raise UserError(f"{path}: the model's output is not finite; its training has diverged, take another one")
         shares = logits.softmax(0).cpu()

@@ -73,7 +73,7 @@ def prepare_shards(data: ImageFolder, work: Path, target: Path) -> None:
 
 def _identity(data: ImageFolder, found: dict[str, list[RawImage]]) -> str:
     """Names the work: other settings or another source must not go on with it."""
-    content = [data.model_dump(exclude={"workers", "unreadable_allowed"})]
+    content = [data.model_dump(exclude={"workers", "decode", "unreadable_allowed"})]
     content += [[image.name, image.size] for images in found.values() for image in images]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -144,7 +144,7 @@ def _write_shard(job: Job) -> list[list[str]]:
 
 
 def stored_bytes(content: bytes, data: ImageFolder) -> bytes:
-    """The JPEG that is stored for an image file: RGB, shorter side at most `stored_size`; untouched where that is so.
+    """The JPEG that is stored for an image file: shorter side at most `stored_size`; one that is so already, as it is.
 
     Raises:
         OSError: the file is no image, or is truncated.
@@ -152,7 +152,7 @@ def stored_bytes(content: bytes, data: ImageFolder) -> bytes:
     image = Image.open(io.BytesIO(content))
     image.load()  # all of it, so that a truncated file is found
     small_enough = data.stored_size is None or min(image.size) <= data.stored_size
-    if small_enough and image.format == "JPEG" and image.mode == "RGB":
+    if small_enough and image.format == "JPEG" and image.mode in ("RGB", "L"):
         return content
     image = image.convert("RGB")
     if not small_enough:
@@ -160,7 +160,8 @@ def stored_bytes(content: bytes, data: ImageFolder) -> bytes:
         size = tuple(max(1, round(side * ratio)) for side in image.size)
         image = image.resize(size, Image.Resampling.BICUBIC)
     stored = io.BytesIO()
-    image.save(stored, "JPEG", quality=data.stored_quality, subsampling=0)
+    chroma = ":".join(str(data.stored_chroma))
+    image.save(stored, "JPEG", quality=data.stored_quality, subsampling=chroma, optimize=True)
     return stored.getvalue()
 
 

@@ -21,6 +21,7 @@ from nepa.data.datasets import (
     workers,
 )
 from nepa.data.images import images_folder, labelled_subset, read_manifest
+from nepa.data.preprocessing import Preprocessing
 from nepa.model.backbone import build_backbone, class_logits, load_backbone
 from nepa.model.description import describe_run
 from nepa.parameters import Parameters
@@ -37,8 +38,8 @@ class Finetuning(BaseModel):
     """Classification as MMEngine's Runner calls it: cross-entropy with mixup, cutmix and label smoothing."""
 
     def __init__(self, classifier: Eva, parameters: Parameters) -> None:
-        super().__init__()
         settings = parameters.finetune
+        super().__init__(Preprocessing(parameters.data, settings.augmentation))
         self.classifier = classifier
         self.attention = settings.attention
         self.pool = settings.pool
@@ -160,10 +161,9 @@ def predict(model: nn.Module, batches: DataLoader) -> tuple[Tensor, Tensor]:
     """Predicted and true classes, (n,) each, in evaluation mode, of all processes' batches together."""
     training = model.training
     model.eval()
-    device = next(model.parameters()).device
     predicted, labels = [], []
     for batch in batches:
-        predicted.append(model(batch["images"].to(device), mode="tensor").argmax(1).cpu())
+        predicted.append(model(model.data_preprocessor(batch)["images"], mode="tensor").argmax(1).cpu())
         labels.append(batch["labels"])
     model.train(training)
     count = len(batches.dataset)

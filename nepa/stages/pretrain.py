@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nepa.data.datasets import first_images, training_dataset, workers
 from nepa.data.images import images_folder, read_manifest
+from nepa.data.preprocessing import Preprocessing
 from nepa.model.backbone import build_backbone
 from nepa.model.description import describe_run
 from nepa.objective.collapse import evaluate_pretraining, measure_collapse
@@ -35,8 +36,8 @@ COLUMNS = [
 class Pretraining(BaseModel):
     """The objective as MMEngine's Runner calls it."""
 
-    def __init__(self, objective: NextEmbeddingPrediction) -> None:
-        super().__init__()
+    def __init__(self, objective: NextEmbeddingPrediction, preprocessing: Preprocessing) -> None:
+        super().__init__(preprocessing)
         self.objective = objective
 
     def forward(self, images: Tensor, labels: Tensor | None = None, mode: str = "loss") -> Tensor | dict[str, Tensor]:
@@ -51,7 +52,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     settings = parameters.pretrain
     dataset = training_dataset(parameters, settings.augmentation)
     validation = first_images(parameters, "validation", settings.monitor_images)
-    model = Pretraining(NextEmbeddingPrediction(build_backbone(parameters), **parameters.objective.model_dump()))
+    objective = NextEmbeddingPrediction(build_backbone(parameters), **parameters.objective.model_dump())
+    model = Pretraining(objective, Preprocessing(parameters.data, settings.augmentation))
     backbone = model.objective.backbone
     backbone.fc_norm.requires_grad_(False)  # the classifier's norm has no part in the objective
     if parameters.model.qk_norm and not settings.learn_qk_norm_scale:

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from nepa.parameters.schema import Optimization, Segment, TrainingExecution
 from nepa.training.curves import Curves
 from nepa.training.hooks import Averaging, History, Progress
 from nepa.training.interruption import STOP_FILE, StopRequest
-from nepa.training.loop import StreamLoop
+from nepa.training.loop import StreamLoop, in_passes
 from nepa.training.optimizer import ClippedOptimizer, Diverged, LayerwiseSchedule, build_optimizer, parameter_groups
 from nepa.training.placement import Placement, keep_weights, place
 from nepa.training.processes import join_processes, passes_per_step
@@ -146,7 +147,7 @@ def run_training(
         placement.wrapped,
         optimizer,
         checkpoints.schedule,
-        build_dataloader(Drawn(dataset, seed), stream, workers, collate),
+        build_dataloader(Drawn(dataset, seed), stream, workers, partial(in_passes, passes=passes, collate=collate)),
         {"start": start, "max_iters": steps, "seed": seed, "passes": passes},
         [
             *_averaging(placement, settings.ema_decay),

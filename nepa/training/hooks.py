@@ -38,11 +38,12 @@ class Averaging(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
+        copied = self.buffers  # statistics of batch norm are an average already
         if batch_idx == 0:
-            torch._foreach_copy_(self.averaged, self.trained)
+            copied = [*zip(self.averaged, self.trained, strict=True), *copied]
         else:
             self.update(self.averaged, self.trained, batch_idx)
-        for averaged, trained in self.buffers:  # statistics of batch norm are an average already
+        for averaged, trained in copied:
             averaged.copy_(trained)
 
 

@@ -1,5 +1,6 @@
 """MMEngine's training loop, on a stream that goes on at any step."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,6 +9,19 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from nepa.data.stream import set_random_state
+
+
+def in_passes(samples: Any, passes: int, collate: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The collate function of a step's images: a batch for each forward and backward pass.
+
+    Args:
+        samples: a list of them, or a dictionary of tensors (B, ...) that a dataset hands out as a whole.
+        collate: makes a batch of the samples of one pass.
+    """
+    whole = isinstance(samples, dict)
+    each = (len(next(iter(samples.values()))) if whole else len(samples)) // passes
+    parts = [slice(number * each, (number + 1) * each) for number in range(passes)]
+    return [collate({key: values[p] for key, values in samples.items()} if whole else samples[p]) for p in parts]
 
 
 class StreamLoop(IterBasedTrainLoop):
@@ -41,12 +55,10 @@ class StreamLoop(IterBasedTrainLoop):
             self.run_iter(next(batches))
         self.runner.call_hook("after_train")
 
-    def run_iter(self, batch: dict[str, Any]) -> None:
-        """One step on a batch of tensors or lists, all equally long."""
+    def run_iter(self, batch: list[dict[str, Any]]) -> None:
+        """One step on a batch that lies here as `in_passes` made it."""
         losses = []
-        each = len(next(iter(batch.values()))) // self.passes
-        for number in range(self.passes):
-            part = {key: values[number * each : (number + 1) * each] for key, values in batch.items()}
+        for number, part in enumerate(batch):
             set_random_state(self.seed, 1, self._iter, share=get_rank() * self.passes + number)
             losses.append(self.runner.model.train_step(part, optim_wrapper=self.runner.optim_wrapper)["loss"].detach())
         loss = losses[0] if self.passes == 1 else torch.stack(losses).mean()

@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from nepa.data.datasets import as_batch
+from nepa.data.shards import ShardedImages
 from nepa.data.stream import Draw, Drawn, Share, Stream, set_random_state
+from nepa.data.transforms import TrainingTransform
+from nepa.parameters.schema import Augmentation
 
 
 def take(stream: Stream, steps: int) -> list[list[Draw]]:
@@ -75,3 +79,45 @@ def test_shares_of_a_batch_agree_in_numpy_and_differ_in_torch() -> None:
         drawn.append((random.random(), np.random.rand(), torch.rand(()).item()))
     assert drawn[0] == drawn[2]
     assert drawn[0][:2] == drawn[1][:2] and drawn[0][2] != drawn[1][2]
+
+
+def test_a_batch_is_a_uniform_sample_of_all_shards() -> None:
+    images, per_shard, batch_size, batches = 40_000, 1_000, 512, 60
+    shards, expected = images // per_shard, batch_size * per_shard / images
+    statistics = []
+    for batch in take(Stream(images, batch_size, seed=0), batches):
+        counts = np.bincount([draw.index // per_shard for draw in batch], minlength=shards)
+        # Drawn without replacement, counts vary by the share of the images that is not drawn.
+        variance = expected * (1 - batch_size / images)
+        statistics.append(((counts - expected) ** 2 / variance).sum())
+    # Chi-squared with shards - 1 degrees of freedom: a mean of `batches` of them lies within five deviations.
+    assert abs(np.mean(statistics) - (shards - 1)) < 5 * np.sqrt(2 * (shards - 1) / batches)
+
+
+@pytest.mark.parametrize("rand_augment", [None, "rand-m9-mstd0.5-inc1"])
+def test_shards_are_read_alike_by_any_number_of_workers_and_from_any_step(
+    photographs: dict, rand_augment: str | None
+) -> None:
+    settings = Augmentation(
+        crop_scale=[0.08, 1.0], interpolation="bilinear", flip=0.5, rand_augment=rand_augment, random_erasing=0.5
+    )
+    transform = TrainingTransform(photographs["data"], settings)
+    dataset = ShardedImages(photographs["stored"], "training", transform, np.arange(12))
+
+    def read(workers: int, start: int, shares: tuple[Share, ...] = (Share(),)) -> list[dict[str, torch.Tensor]]:
+        loader = DataLoader(
+            Drawn(dataset, seed=1),
+            batch_sampler=Stream(12, 8, seed=1, start=start, shares=shares),
+            num_workers=workers,
+            collate_fn=as_batch,
+        )
+        return list(itertools.islice(loader, 4 - start))  # into the third epoch
+
+    alone = read(0, 0)
+    for batches, expected in ((read(2, 0), alone), (read(1, 2), alone[2:])):
+        for batch, same in zip(batches, expected, strict=True):
+            assert all(torch.equal(batch[key], same[key]) for key in same)
+    half = Share(1, 2)
+    for batch, whole in zip(read(0, 0, (half,)), alone, strict=True):
+        assert torch.equal(batch["images"], whole["images"][half.positions(8)])
+    assert not torch.equal(alone[0]["images"], alone[1]["images"])

@@ -235,7 +235,8 @@ def test_everything_follows_the_description(
         shares = model.head(model.fc_norm(pooled))[0].softmax(0).tolist()
     found = predict(capsys, tmp_path / "image.png", "--checkpoint", tmp_path / "classifier.safetensors", "--top", "10")
     assert {row["name"]: row["probability"] for row in found[0]["classes"]} == pytest.approx(
-        dict(zip(names, shares, strict=True)), abs=1e-5
+        dict(zip(names, shares, strict=True)),
+        abs=1e-4,  # PIL rounds a few of the pixels otherwise
     )
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+import torch
+from conftest import ROOT, SAMPLE
 from PIL import Image
 from scipy.io import savemat
 
@@ -26,7 +27,6 @@ from nepa.preparation.shards import prepare_shards
 
 CLASSES = ("n01", "n02", "n03")
 NAMES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
-SAMPLE = ROOT.parent / "shared/data/imagenet_sample.tar"
 Source = Callable[[Path], Path]
 
 
@@ -105,8 +105,8 @@ def settings(raw: Path, **changes: object) -> ImageFolder:
         **{
             "source": "image_folder", "path": str(raw), "image_size": 28, "channels": 3, "classes": 3, "mean": 0.5,
             "std": 0.5, "split_seed": 0, "training_images": 12, "validation_images": 6, "unreadable_allowed": 0,
-            "evaluate_on": "validation", "stored_size": None, "stored_quality": 95, "images_per_shard": 5,
-            "workers": 2, "crop_share": 0.875,
+            "evaluate_on": "validation", "stored_size": None, "stored_quality": 95,
+            "stored_chroma": 444, "images_per_shard": 5, "workers": 2, "decode": "cpu", "crop_share": 0.875,
         } | changes
     )  # fmt: skip
 
@@ -123,8 +123,8 @@ def colours(folder: Path, split: str) -> dict[int, int]:
     found = {}
     for position in range(len(images)):
         image = images.read(position)
-        assert image.mode == "RGB"
-        found[round(np.array(image)[..., 0].mean() / 10)] = int(images.index.label[position])
+        assert image.shape[0] == 3 and image.dtype == torch.uint8
+        found[round(image[0].float().mean().item() / 10)] = int(images.index.label[position])
     return found
 
 
@@ -164,7 +164,7 @@ def test_stored_size_and_untouched_originals(tmp_path: Path) -> None:
     untouched = prepare(tmp_path / "whole", settings(raw))
     assert any(original in shard.read_bytes() for shard in (untouched / "training").glob("*.tar"))
     small = ShardedImages(prepare(tmp_path / "small", settings(raw, stored_size=15)), "training", lambda image: image)
-    assert {small.read(position).size for position in range(len(small))} == {(20, 15)}
+    assert {small.read(position).shape for position in range(len(small))} == {(3, 15, 20)}
 
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,5 +279,5 @@ def test_a_sample_of_imagenet(tmp_path: Path) -> None:
     for split, count in found.items():
         images = ShardedImages(folder, split, lambda image: image)
         assert len(images) == count
-        sizes = [images.read(position).size for position in range(count)]
+        sizes = [images.read(position).shape[1:] for position in range(count)]
         assert max(min(size) for size in sizes) == 256

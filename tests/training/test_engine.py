@@ -10,6 +10,7 @@ from conftest import Write
 from torch import Tensor
 
 from nepa.data.datasets import ArrayDataset
+from nepa.data.preprocessing import Preprocessing
 from nepa.model.backbone import build_backbone
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters, load_parameters
@@ -29,7 +30,7 @@ class Watched(Pretraining):
     is not finite."""
 
     def __init__(self, parameters: Parameters, poison: int = -1, gradient: bool = False) -> None:
-        super().__init__(NextEmbeddingPrediction(build_backbone(parameters)))
+        super().__init__(NextEmbeddingPrediction(build_backbone(parameters)), Preprocessing(parameters.data))
         self.objective.backbone.fc_norm.requires_grad_(False)
         self.poison = poison
         self.gradient = gradient

@@ -1,0 +1,55 @@
+"""The loader that ours is measured against: PIL and torchvision in the workers, float32 batches, as in the reference.
+
+Written here from what the reference does; it shares nothing with ours but the shards that both read, and timm's
+RandAugment and random erasing, which both use as they are.
+"""
+
+import io
+
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import (
+    Compose,
+    InterpolationMode,
+    Normalize,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    ToTensor,
+)
+
+from nepa.data.shards import ShardedImages
+from nepa.data.transforms import TrainingTransform
+from nepa.parameters.schema import Augmentation, ImageFolder
+
+
+class ReferenceImages(Dataset):
+    """The same JPEGs as `images`, each decoded, augmented and normalised on its own."""
+
+    def __init__(self, images: ShardedImages, data: ImageFolder, augmentation: Augmentation) -> None:
+        self.images = images
+        ours = TrainingTransform(data, augmentation)
+        steps = [
+            RandomResizedCrop(
+                data.image_size, augmentation.crop_scale, interpolation=InterpolationMode(augmentation.interpolation)
+            ),
+            RandomHorizontalFlip(augmentation.flip),
+            ours.rand_augment,
+            ToTensor(),
+            Normalize([data.mean] * data.channels, [data.std] * data.channels),
+            ours.erase,
+        ]
+        self.transform = Compose([step for step in steps if step is not None])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | int]:
+        position = self.images.chosen[index]
+        picture = Image.open(io.BytesIO(self.images.content(position))).convert("RGB")
+        return {"images": self.transform(picture), "labels": int(self.images.index.label[position])}
+
+
+def reference_loader(images: ReferenceImages, batch_size: int, workers: int) -> DataLoader:
+    """One epoch in a random order."""
+    return DataLoader(images, batch_size, shuffle=True, num_workers=workers, drop_last=True)

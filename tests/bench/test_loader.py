@@ -1,0 +1,32 @@
+"""The loaders' bench: rows for every comparison, in this process and in workers, and what storage costs."""
+
+import random
+
+import pytest
+
+from nepa.bench.fidelity import storage_error
+from nepa.bench.loader import COMPARISONS, measure_loader
+from nepa.parameters.schema import Augmentation
+
+AUGMENTATION = {"crop_scale": [0.08, 1.0], "interpolation": "bilinear", "flip": 0.5, "random_erasing": 0.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rand_augment", [None, "rand-m9-mstd0.5-inc1"])
+def test_loaders_are_timed_in_turn(photographs: dict, rand_augment: str | None) -> None:
+    settings = Augmentation(**AUGMENTATION, rand_augment=rand_augment)
+    prepared = {name: photographs[name] for name in ("stored", "originals")}
+    rows = measure_loader(photographs["data"], settings, prepared, workers=1, turns=3, images=96, batch_size=32)
+    assert [row["workers"] for row in rows] == [0] * len(COMPARISONS) + [1] * len(COMPARISONS)
+    for row in rows:
+        assert row["images_per_second"] > 0 and row["reference_images_per_second"] > 0
+        assert 0 < row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+    # Far below what a quiet machine shows, so that a busy one does not fail.
+    assert rand_augment or (rows[0]["ratio"] > 2 and rows[1]["ratio"] > 1.2)
+
+
+def test_stored_images_are_close_to_their_originals(photographs: dict) -> None:
+    random.seed(0)
+    settings = Augmentation(**AUGMENTATION, rand_augment=None)
+    difference, luma = storage_error(photographs["stored"], photographs["originals"], photographs["data"], settings)
+    assert difference < 3.5 and luma > 36
