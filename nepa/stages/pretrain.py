@@ -1,6 +1,7 @@
 """Stage `pretrain`.
 
-In: data/<recipe>/images. Out: checkpoints/.../backbone.safetensors (averaged weights) and results/runs/...
+In: data/<recipe>/images. Out: checkpoints/.../backbone.safetensors (averaged weights) and results/runs/..., with
+samples.npz for Fig. 5.
 """
 
 import torch
@@ -12,9 +13,10 @@ from nepa.data.images import images_folder, read_manifest
 from nepa.model.backbone import build_backbone, describe
 from nepa.objective.collapse import evaluate_pretraining, measure_collapse
 from nepa.objective.next_embedding import NextEmbeddingPrediction
+from nepa.objective.query_maps import query_maps
 from nepa.parameters import Parameters
 from nepa.stages.paths import RunPaths, data_checksum
-from nepa.training.checkpoints import write_weights
+from nepa.training.checkpoints import write_arrays, write_weights
 from nepa.training.engine import build_dataloader, prepare_process, run_training
 from nepa.training.optimizer import LayerwiseSchedule, build_optimizer, parameter_groups
 from nepa.training.provenance import provenance
@@ -94,6 +96,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         "steps": training.steps,
         "images": training.images,
     } | evaluation.collapse.as_dict()
+    views = query_maps(model.objective, validation, parameters.data.mean, parameters.data.std)
+    write_arrays(paths.results / "samples.npz", views)
     write_weights(paths.checkpoints / "backbone.safetensors", _pretrained_weights(backbone), describe(parameters))
     manifest = read_manifest(images_folder(parameters))
     facts = provenance(
