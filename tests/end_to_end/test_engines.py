@@ -79,6 +79,15 @@ def results(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+def assert_that_a_plain_report_changes_nothing(folder: Path) -> None:
+    files = [folder / "results" / name for name in ("report.md", "report.html", "table.csv")]
+    files += sorted(folder.glob("results/figures/*/*.png"))
+    before = {path: path.read_bytes() for path in files}
+    assert folder / "results/figures/smallest/stages.png" in before
+    run(folder, ["nepa", "report"])
+    assert {path: path.read_bytes() for path in files} == before
+
+
 def test_dvc_repro_from_nothing(clone: Path) -> None:
     config = (clone / ".dvc/config").read_bytes()
     declared = (clone / "dvc.yaml").read_bytes()
@@ -88,6 +97,7 @@ def test_dvc_repro_from_nothing(clone: Path) -> None:
     # Nothing that the stages import may touch the ledger.
     assert (clone / ".dvc/config").read_bytes() == config and (clone / "dvc.yaml").read_bytes() == declared
     assert (clone / ".dvc/cache").is_dir()
+    assert_that_a_plain_report_changes_nothing(clone)
 
 
 def test_a_second_dvc_repro_is_quick_and_idle(clone: Path) -> None:
@@ -159,6 +169,7 @@ def test_both_engines_give_the_same_digits(clone: Path) -> None:
     run(clone, COMMANDS["snakemake"])
     assert results(clone) == before
     assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])
+    assert_that_a_plain_report_changes_nothing(clone)
 
 
 @pytest.fixture
