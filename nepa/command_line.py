@@ -65,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("source", type=Path, help="a safetensors file, or a folder that holds model.safetensors")
     command.add_argument("target", type=Path, help="a new folder; for `pipeline` a new file")
     command.add_argument("--to", choices=FORMATS, required=True, dest="form")
+    text = "say which parameters and metrics differ, and whether beyond what the seeds alone do"
+    command = commands.add_parser("compare", help=text, description=text.capitalize() + ".")
+    command.add_argument(
+        "first", help="a git revision, a DVC experiment or a folder of results; `.` for what lies here"
+    )
+    command.add_argument("second", help="likewise")
     return parser
 
 
@@ -89,6 +95,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     if options.stage == "convert":
         _stage("convert").run(options.source, options.target, options.form)
+        return
+    if options.stage == "compare":
+        print(_stage("compare").describe(options.first, options.second))
         return
     if options.stage == "rehearse":
         _stage("rehearse").run(options.name, options.images, options.scenes, options.depth)

@@ -96,8 +96,6 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         "steps": training.steps,
         "images": training.images,
     } | evaluation.collapse.as_dict()
-    views = query_maps(model.objective, validation, parameters.data.mean, parameters.data.std)
-    write_arrays(paths.results / "samples.npz", views)
     write_weights(paths.checkpoints / "backbone.safetensors", _pretrained_weights(backbone), describe(parameters))
     manifest = read_manifest(images_folder(parameters))
     facts = provenance(
@@ -109,6 +107,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         seconds=training.seconds,
         images=training.images,
     )
+    views = query_maps(model.objective, validation, parameters.data.mean, parameters.data.std)
+    write_arrays(paths.results / "samples.npz", views)
     paths.write_results(metrics, training, COLUMNS, facts)
 
 
