@@ -40,7 +40,7 @@ def what_ran(parameters: Parameters, recipe: str, runs: list[Run]) -> str:
 
 
 def missing_runs(parameters: Parameters, runs: list[Run]) -> list[str]:
-    """Declared runs of the recipe in place that have not finished, by stage and variant.
+    """Declared runs of the recipe in place that have not finished, by stage and seeds.
 
     Args:
         runs: of the recipe in place.
@@ -49,7 +49,10 @@ def missing_runs(parameters: Parameters, runs: list[Run]) -> list[str]:
     seeds: dict[tuple[str, str], list[int]] = {}
     for stage, variant, seed in sorted(absent):
         seeds.setdefault((stage, variant), []).append(seed)
-    return [f"{stage} `{variant}`, seed {joined(map(str, numbers))}" for (stage, variant), numbers in seeds.items()]
+    alike: dict[tuple[str, str], list[str]] = {}
+    for (stage, variant), numbers in seeds.items():
+        alike.setdefault((stage, joined(numbers)), []).append(f"`{variant}`")
+    return [f"{stage} with seed {numbers} of {joined(variants)}" for (stage, numbers), variants in alike.items()]
 
 
 def counts(tables: list[PaperTable]) -> str:
@@ -57,7 +60,7 @@ def counts(tables: list[PaperTable]) -> str:
     found = Counter(row.verdict.kind for _, row in _findings(tables) if row.verdict.kind != "not in the paper")
     total = sum(found.values())
     parts = [f"{found[kind]} {kind}" for kind in KINDS if kind != "not in the paper"]
-    return f"Of the paper's {total} rows with something beside them: {joined(parts)}."
+    return f"Rows of the paper with something beside them: {total}, of which {joined(parts)}."
 
 
 def intervals_looked_at(tables: list[PaperTable]) -> int:

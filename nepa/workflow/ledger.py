@@ -9,9 +9,9 @@ report. The stage `report` is left out: DVC records it when it has ended.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import networkx
-from dvc.exceptions import NotDvcRepoError
 from dvc.repo import Repo
 from dvc.stage import Stage
 
@@ -40,12 +40,13 @@ class StageGroup:
 
 
 def read_ledger() -> list[StageGroup]:
-    """The groups of the dvc.yaml files below the current folder, each after those it reads from; empty outside DVC."""
-    try:
-        repo = Repo()
-    except NotDvcRepoError:
+    """The groups of the dvc.yaml files below the current folder, each after those it reads from.
+
+    Empty where the current folder is no project of DVC's, which a folder within one (a rehearsal's) is not either.
+    """
+    if not Path(Repo.DVC_DIR).is_dir():
         return []
-    with repo:
+    with Repo() as repo:
         graph = repo.index.graph  # from a stage to those that it reads from
         stages = [stage for stage in reversed(list(networkx.topological_sort(graph))) if stage.addressing != REPORT]
         recorded = {out.fs_path: out.hash_info for stage in stages for out in stage.outs}

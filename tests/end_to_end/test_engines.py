@@ -211,6 +211,9 @@ def test_every_command_of_the_readme_runs(clone: Path) -> None:
     (clone / ".venv").mkdir()
     (clone / ".venv/bin").symlink_to(Path(sys.executable).parent)
     (clone / ".venv/ready").touch()
+    # A commit, as every clone has; the identity is this command's alone.
+    run(clone, ["git", "add", "-A"])
+    run(clone, ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-qm", "first"])
     blocks = readme_blocks()
     assert len(blocks) >= 4
     for block in blocks:

@@ -116,3 +116,7 @@ def test_a_new_output_or_command_is_a_change(toy: None) -> None:
 def test_outside_dvc_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert read_ledger() == []
+    Repo.init(no_scm=True).close()
+    (tmp_path / "rehearsal").mkdir()
+    monkeypatch.chdir(tmp_path / "rehearsal")
+    assert read_ledger() == []
