@@ -8,14 +8,20 @@ checkpoints lie here or only in a cache is no question of being up to date, so a
 report. The stage `report` is left out: DVC records it when it has ended.
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import networkx
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage import Stage
 
+from nepa.errors import UserError
+
 REPORT = "report"
+SETTLED = 1.0  # seconds since a ledger was last written
+ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,33 @@ def read_ledger() -> list[StageGroup]:
     """The groups of the dvc.yaml files below the current folder, each after those it reads from.
 
     Empty where the current folder is no project of DVC's, which a folder within one (a rehearsal's) is not either.
+
+    Raises:
+        UserError: a ledger is damaged, or did not rest for a second.
     """
     if not Path(Repo.DVC_DIR).is_dir():
         return []
+    last: DvcException | None = None
+    for _ in range(ATTEMPTS):
+        before = _written()
+        try:
+            groups, last = _read(), None
+        except DvcException as error:  # of a file that is half written, or for good
+            groups, last = [], error
+        # DVC writes the ledger in place, and another stage may end at any time.
+        if last is None and before == _written() and abs(time.time() - max(before.values(), default=0)) > SETTLED:
+            return groups
+        time.sleep(SETTLED / 2)
+    raise UserError(f"dvc.lock can't be read ({last or 'it keeps changing'}); run `nepa report` when no stage runs")
+
+
+def _written() -> dict[Path, float]:
+    """When each ledger was last written, in seconds."""
+    ledgers = [Path("dvc.lock"), *Path("workflow").glob("*/dvc.lock")]
+    return {path: path.stat().st_mtime for path in ledgers if path.exists()}
+
+
+def _read() -> list[StageGroup]:
     with Repo() as repo:
         graph = repo.index.graph  # from a stage to those that it reads from
         stages = [stage for stage in reversed(list(networkx.topological_sort(graph))) if stage.addressing != REPORT]

@@ -60,7 +60,9 @@ def test_a_variant_looks_the_same_in_every_figure(project: Path) -> None:
             assert (to_hex(line.get_color()).upper(), line.get_linestyle()) == VARIANTS[line.get_label()]
     assert len(set(VARIANTS.values())) == len({colour for colour, _ in VARIANTS.values()}) == len(VARIANTS)
     # One that no figure knows has a style by its name alone.
-    assert line_of("masked") == line_of("masked") and line_of("masked")["color"] not in dict(VARIANTS.values())
+    others = [line_of(name) for name in ("masked", "wide", "deep", "narrow", "masked")]
+    assert others[0] == others[-1] and len({tuple(line.values()) for line in others}) > 2
+    assert not {line["color"] for line in others} & set(dict(VARIANTS.values()))
 
 
 def test_a_panel_whose_pair_has_not_run_says_so(project: Path) -> None:

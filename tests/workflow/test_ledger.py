@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import yaml
 from conftest import ROOT
 from dvc.repo import Repo
 
+from nepa.errors import UserError
+from nepa.workflow import ledger
 from nepa.workflow.ledger import StageGroup, read_ledger
 
 ASK = f"""
@@ -111,6 +114,25 @@ def test_a_new_output_or_command_is_a_change(toy: None) -> None:
     raw["stages"]["train"]["outs"].append("samples-${item.seed}")
     Path("dvc.yaml").write_text(yaml.safe_dump(raw))
     assert counts() == {"check": (1, 1), "train": (2, 0), "test": (1, 0)}
+
+
+def test_a_ledger_that_is_being_written_is_read_when_it_is_whole(toy: None) -> None:
+    """DVC writes it in place, and another stage may end while the report is written."""
+    expected = counts()
+    text = Path("dvc.lock").read_text()
+    for part in (text[: text.index("params:")], text[: text.index("  train@1")]):  # damaged; whole but for one stage
+        Path("dvc.lock").write_text(part)
+        writer = threading.Timer(0.7, Path("dvc.lock").write_text, [text])
+        writer.start()
+        assert counts() == expected
+        writer.join()
+
+
+def test_a_damaged_ledger_is_named(toy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "ATTEMPTS", 1)
+    Path("dvc.lock").write_text("stages: [")
+    with pytest.raises(UserError, match=r"dvc\.lock can't be read \(.*run `nepa report` when no stage runs"):
+        read_ledger()
 
 
 def test_outside_dvc_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
