@@ -224,7 +224,7 @@ def test_every_command_of_the_readme_runs(clone: Path) -> None:
         run(clone, ["bash", "-euo", "pipefail", "-c", block.replace("/digits/", "/smallest/")])
     for key in identity:
         run(clone, ["git", "config", "--unset", key])
-    assert "| masked " not in (clone / "results/report.md").read_text()
+    assert "| `masked` " not in (clone / "results/report.md").read_text()
 
 
 def test_the_readme_s_other_commands_are_ci_s() -> None:
@@ -240,7 +240,7 @@ def test_the_readme_s_variant_gets_its_stages_and_its_row(clone: Path) -> None:
     write(clone, raw)
     shown = run(clone, COMMANDS["snakemake"])
     assert "Running stage 'pretrain@masked-0'" in shown and "Running stage 'pretrain@full-0'" not in shown
-    assert "| masked " in (clone / "results/report.md").read_text()
+    assert "| `masked` " in (clone / "results/report.md").read_text()
 
 
 def test_the_further_ablations_follow_a_change(clone: Path) -> None:
@@ -252,7 +252,7 @@ def test_the_further_ablations_follow_a_change(clone: Path) -> None:
     shown = run(clone, target)
     stage = "Running stage 'workflow/further_ablations/dvc.yaml:finetune_variants@{}-0'"
     assert stage.format("causal_attention") in shown and stage.format("probe_mean") not in shown
-    assert "| causal_attention " in (clone / "results/report.md").read_text()
+    assert "| `causal_attention` " in (clone / "results/report.md").read_text()
     assert IDLE["snakemake"] in run(clone, target)
     assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])
     change(clone, "segment", "learning_rate", 2e-3)

@@ -119,10 +119,11 @@ def test_a_new_output_or_command_is_a_change(toy: None) -> None:
 def test_a_ledger_that_is_being_written_is_read_when_it_is_whole(toy: None) -> None:
     """DVC writes it in place, and another stage may end while the report is written."""
     expected = counts()
-    text = Path("dvc.lock").read_text()
+    lock = Path("dvc.lock").resolve()  # the test may end before the writer does
+    text = lock.read_text()
     for part in (text[: text.index("params:")], text[: text.index("  train@1")]):  # damaged; whole but for one stage
-        Path("dvc.lock").write_text(part)
-        writer = threading.Timer(0.7, Path("dvc.lock").write_text, [text])
+        lock.write_text(part)
+        writer = threading.Timer(0.7, lock.write_text, [text])
         writer.start()
         assert counts() == expected
         writer.join()
