@@ -84,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("source", type=Path, help="a safetensors file, or a folder that holds model.safetensors")
     command.add_argument("target", type=Path, help="a new folder; for `pipeline` a new file")
     command.add_argument("--to", choices=FORMATS, required=True, dest="form")
+    text = "say which parameters and metrics differ, and whether beyond what the seeds alone do"
+    command = commands.add_parser("compare", help=text, description=text.capitalize() + ".")
+    command.add_argument(
+        "first", help="a git revision, a DVC experiment or a folder of results; `.` for what lies here"
+    )
+    command.add_argument("second", help="likewise")
     return parser
 
 
@@ -126,6 +132,9 @@ def _run(options: argparse.Namespace) -> int:
         return 2 if _stage("predict").run(images, options.checkpoint, options.top, folder, options.json) else 0
     if options.stage == "convert":
         _stage("convert").run(options.source, options.target, options.form)
+        return 0
+    if options.stage == "compare":
+        print(_stage("compare").describe(options.first, options.second))
         return 0
     if options.stage == "rehearse":
         _stage("rehearse").run(options.name, options.images, options.scenes, options.depth)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import save
 from torch import Tensor
 
@@ -43,6 +44,12 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON with sorted keys, so that equal results are equal files."""
     with write_atomically(path) as beside:
         beside.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write a compressed npz file."""
+    with write_atomically(path) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def write_weights(path: Path, weights: dict[str, Tensor], description: dict[str, Any]) -> None:

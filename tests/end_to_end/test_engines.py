@@ -23,6 +23,15 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_of_the_working_tree(tmp_path_factory.mktemp("end_to_end") / "clone", raw)
 
 
+def assert_that_a_plain_report_changes_nothing(folder: Path) -> None:
+    files = [folder / "results" / name for name in ("report.md", "report.html", "table.csv")]
+    files += sorted(folder.glob("results/figures/*/*.png"))
+    before = {path: path.read_bytes() for path in files}
+    assert folder / "results/figures/smallest/stages.png" in before
+    run(folder, ["nepa", "report"])
+    assert {path: path.read_bytes() for path in files} == before
+
+
 def test_dvc_repro_from_nothing(clone: Path) -> None:
     config = (clone / ".dvc/config").read_bytes()
     declared = (clone / "dvc.yaml").read_bytes()
@@ -32,6 +41,7 @@ def test_dvc_repro_from_nothing(clone: Path) -> None:
     # Nothing that the stages import may touch the ledger.
     assert (clone / ".dvc/config").read_bytes() == config and (clone / "dvc.yaml").read_bytes() == declared
     assert (clone / ".dvc/cache").is_dir()
+    assert_that_a_plain_report_changes_nothing(clone)
 
 
 def test_a_second_dvc_repro_is_quick_and_idle(clone: Path) -> None:
@@ -101,6 +111,7 @@ def test_both_engines_give_the_same_digits(clone: Path) -> None:
     run(clone, COMMANDS["snakemake"])
     assert results(clone) == before
     assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])
+    assert_that_a_plain_report_changes_nothing(clone)
 
 
 @pytest.fixture
@@ -142,11 +153,20 @@ def test_every_command_of_the_readme_runs(clone: Path) -> None:
     (clone / ".venv").mkdir()
     (clone / ".venv/bin").symlink_to(Path(sys.executable).parent)
     (clone / ".venv/ready").touch()
+    # Results in a commit, as every clone has them, and the identity that experiments ask for; no other test has one.
+    run(clone, ["dvc", "repro"])
+    identity = {"user.name": "Somebody", "user.email": "somebody@example.org"}
+    for key, value in identity.items():
+        run(clone, ["git", "config", key, value])
+    run(clone, ["git", "add", "-A"])
+    run(clone, ["git", "commit", "-qm", "first"])
     blocks = readme_blocks()
     assert len(blocks) >= 4
     for block in blocks:
         run(clone, ["bash", "-euo", "pipefail", "-c", block.replace("/digits/", "/smallest/")])
-    assert "| masked " not in (clone / "results/report.md").read_text()
+    for key in identity:
+        run(clone, ["git", "config", "--unset", key])
+    assert "| `masked` " not in (clone / "results/report.md").read_text()
 
 
 def test_the_readme_s_other_commands_are_ci_s() -> None:
@@ -162,7 +182,7 @@ def test_the_readme_s_variant_gets_its_stages_and_its_row(clone: Path) -> None:
     write(clone, raw)
     shown = run(clone, COMMANDS["snakemake"])
     assert "Running stage 'pretrain@masked-0'" in shown and "Running stage 'pretrain@full-0'" not in shown
-    assert "| masked " in (clone / "results/report.md").read_text()
+    assert "| `masked` " in (clone / "results/report.md").read_text()
 
 
 def test_the_further_ablations_follow_a_change(clone: Path) -> None:
@@ -174,7 +194,7 @@ def test_the_further_ablations_follow_a_change(clone: Path) -> None:
     shown = run(clone, target)
     stage = "Running stage 'workflow/further_ablations/dvc.yaml:finetune_variants@{}-0'"
     assert stage.format("causal_attention") in shown and stage.format("probe_mean") not in shown
-    assert "| causal_attention " in (clone / "results/report.md").read_text()
+    assert "| `causal_attention` " in (clone / "results/report.md").read_text()
     assert IDLE["snakemake"] in run(clone, target)
     assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])
     change(clone, "segment", "learning_rate", 2e-3)
