@@ -76,7 +76,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository in which the main line of the smallest recipe has run; to be copied or cloned, not changed."""
-    from clones import finished_repository  # beside the end-to-end tests, which alone find it
+    from clones import finished_repository
 
     return finished_repository(tmp_path_factory.mktemp("finished") / "repository")
 
