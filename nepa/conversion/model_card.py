@@ -25,6 +25,7 @@ SUMMARIES = {
 }
 SOURCES = {
     "digits": "scikit-learn's 1,797 handwritten digits of 8x8 pixels (UCI, optical recognition of handwritten digits)",
+    "cifar10": "CIFAR-10's photographs of 32x32 pixels in ten classes (Krizhevsky, 2009)",
     "image_folder": "class folders",
     "ade20k_layout": "scenes in ADE20K's layout",
 }

@@ -15,16 +15,16 @@ from nepa.data.encoded import EncodedImages, joined
 from nepa.data.images import images_folder, load_images, read_manifest
 from nepa.data.normalisation import normalised
 from nepa.data.shards import ShardedImages, ShardIndex
-from nepa.data.transforms import EvaluationTransform, TrainingTransform
+from nepa.data.transforms import EvaluationTransform, TrainingTransform, Transform
 from nepa.errors import UserError
 from nepa.parameters import Parameters
-from nepa.parameters.schema import Augmentation, Digits
+from nepa.parameters.schema import IN_MEMORY, Augmentation, Digits
 
 EVALUATION_BATCH = 512
 
 
 class ArrayDataset(Dataset):
-    """Images (n, C, H, W) and labels (n,) in memory, taken a batch at a time."""
+    """Images (n, C, H, W) and labels (n,) in memory, taken a batch at a time as they are."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images = images
@@ -35,6 +35,21 @@ class ArrayDataset(Dataset):
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
         return {"images": self.images[indices], "labels": self.labels[indices]}
+
+
+class AugmentedArrays(Dataset):
+    """Images (n, C, H, W) uint8 and labels (n,) in memory, each image augmented when it is taken."""
+
+    def __init__(self, images: Tensor, labels: Tensor, transform: Transform) -> None:
+        self.images = images
+        self.labels = labels
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"images": self.transform(self.images[index]), "labels": self.labels[index]}
 
 
 def as_batch(samples: dict[str, Tensor] | list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -51,13 +66,13 @@ def as_batch(samples: dict[str, Tensor] | list[dict[str, Any]]) -> dict[str, Ten
 
 
 def workers(parameters: Parameters) -> int:
-    """Processes that read and augment images; what is in memory needs none."""
+    """Processes that read and augment images; the digits need none."""
     return 0 if isinstance(parameters.data, Digits) else parameters.data.workers
 
 
 def training_labels(parameters: Parameters) -> np.ndarray:
     """Labels (n,) int64 of the training images."""
-    if isinstance(parameters.data, Digits):
+    if isinstance(parameters.data, IN_MEMORY):
         return load_images(parameters, "training").labels
     return ShardIndex.read(images_folder(parameters) / "training.npz").label
 
@@ -75,16 +90,19 @@ def class_names(parameters: Parameters) -> list[str]:
 
 def training_dataset(
     parameters: Parameters, augmentation: Augmentation | None, chosen: np.ndarray | None = None
-) -> ArrayDataset | ShardedImages:
+) -> ArrayDataset | AugmentedArrays | ShardedImages:
     """The training images, or those at the indices `chosen`, augmented each time they are taken.
 
     Raises:
         UserError: they are to be decoded on a GPU that is not there.
     """
-    if isinstance(parameters.data, Digits):
-        images = load_images(parameters, "training")
-        tensor, labels = images.normalised(parameters), torch.from_numpy(images.labels)
-        return ArrayDataset(tensor, labels) if chosen is None else ArrayDataset(tensor[chosen], labels[chosen])
+    if isinstance(parameters.data, IN_MEMORY):
+        images, labels = load_images(parameters, "training").tensors()
+        if chosen is not None:
+            images, labels = images[chosen], labels[chosen]
+        if augmentation is None:
+            return ArrayDataset(images, labels)
+        return AugmentedArrays(images, labels, TrainingTransform(parameters.data, augmentation))
     folder = images_folder(parameters)
     if parameters.data.decode == "gpu":
         if not torch.cuda.is_available():
@@ -101,9 +119,8 @@ def evaluation_batches(parameters: Parameters, split: str, shared: bool = True) 
         shared: among the processes of this training: each takes as many, and the last image again where there are too
             few; `gather` puts what they found together again.
     """
-    if isinstance(parameters.data, Digits):
-        images = load_images(parameters, split)
-        dataset = ArrayDataset(images.normalised(parameters), torch.from_numpy(images.labels))
+    if isinstance(parameters.data, IN_MEMORY):
+        dataset = ArrayDataset(*load_images(parameters, split).tensors())
     else:
         dataset = ShardedImages(images_folder(parameters), split, EvaluationTransform(parameters.data))
     # A generator of its own: looking at images must not change what training draws.
@@ -111,7 +128,7 @@ def evaluation_batches(parameters: Parameters, split: str, shared: bool = True) 
         dataset,
         EVALUATION_BATCH,
         sampler=DefaultSampler(dataset, shuffle=False, seed=0) if shared else None,
-        num_workers=workers(parameters),
+        num_workers=0 if isinstance(dataset, ArrayDataset) else workers(parameters),
         collate_fn=as_batch,
         generator=torch.Generator(),
     )

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nepa.data.normalisation import normalised
 from nepa.errors import UserError
 from nepa.parameters import Parameters
 
@@ -24,9 +23,9 @@ class Images:
     pixels: np.ndarray
     labels: np.ndarray
 
-    def normalised(self, parameters: Parameters) -> Tensor:
-        """Pixels as float32 (n, C, H, W), scaled by the recipe's mean and deviation."""
-        return normalised(torch.from_numpy(self.pixels).permute(0, 3, 1, 2), parameters.data).contiguous()
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Pixels (n, C, H, W) uint8, channels last in memory, and labels (n,)."""
+        return torch.from_numpy(self.pixels).permute(0, 3, 1, 2), torch.from_numpy(self.labels)
 
 
 def images_folder(parameters: Parameters) -> Path:

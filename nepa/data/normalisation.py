@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from nepa.parameters.schema import Digits, ImageFolder
+from nepa.parameters.schema import Data
 
 
-def normalised(images: Tensor, data: Digits | ImageFolder) -> Tensor:
+def normalised(images: Tensor, data: Data) -> Tensor:
     """Images (..., C, H, W) uint8 as float32, scaled to [0, 1], then by the recipe's mean and deviation.
 
     Images in floating point are normalised already and come back as they are.

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from nepa.data.encoded import decoded
 from nepa.data.normalisation import normalised
-from nepa.parameters.schema import Augmentation, Digits, ImageFolder
+from nepa.parameters.schema import Augmentation, Data
 
 
 class Preprocessing(BaseDataPreprocessor):
@@ -15,7 +15,7 @@ class Preprocessing(BaseDataPreprocessor):
         augmentation: for JPEGs that are decoded here; how their crops are resized.
     """
 
-    def __init__(self, data: Digits | ImageFolder, augmentation: Augmentation | None = None) -> None:
+    def __init__(self, data: Data, augmentation: Augmentation | None = None) -> None:
         super().__init__(non_blocking=True)
         self.data = data
         self.augmentation = augmentation

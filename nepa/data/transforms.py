@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from nepa.data.normalisation import normalised
-from nepa.parameters.schema import Augmentation, ImageFolder
+from nepa.parameters.schema import Augmentation, Cifar10, ImageFolder
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 Transform = Callable[[Tensor], Tensor]
@@ -71,7 +71,7 @@ class TrainingTransform:
     Gives (3, size, size) uint8; with random erasing, whose noise is in units of the normalised image, float32.
     """
 
-    def __init__(self, data: ImageFolder, augmentation: Augmentation) -> None:
+    def __init__(self, data: Cifar10 | ImageFolder, augmentation: Augmentation) -> None:
         self.data = data
         self.augmentation = augmentation
         self.rand_augment = self.erase = None
@@ -101,7 +101,7 @@ class EvaluationTransform:
         return center_crop(image, [self.size, self.size])
 
 
-def _rand_augment(data: ImageFolder, augmentation: Augmentation) -> RandAugment:
+def _rand_augment(data: Cifar10 | ImageFolder, augmentation: Augmentation) -> RandAugment:
     """timm's, with the settings that its create_transform gives it."""
     settings = {
         "translate_const": int(data.image_size * 0.45),

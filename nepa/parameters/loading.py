@@ -19,7 +19,7 @@ OVERRIDABLE: dict[VariantGroup, tuple[str, ...]] = {
     "segmentation": ("segment",),
 }
 # Pydantic names the chosen alternative of a section, which is no key of the file.
-SOURCES = ("digits", "image_folder", "ade20k_layout")
+SOURCES = ("digits", "cifar10", "image_folder", "ade20k_layout")
 
 
 def load_parameters(path: Path = Path("params.yaml")) -> Parameters:

@@ -74,6 +74,43 @@ class Digits(Section):
         return self
 
 
+class Cifar10(Section):
+    """CIFAR-10, and the one split of its training images that every seed shares; held in memory.
+
+    `path` is a folder or archive of `train` and `test` with class folders, or a folder with torchvision's copy; null
+    lets torchvision download it. `workers` processes augment for each that trains.
+    """
+
+    source: Literal["cifar10"]
+    path: Annotated[str, Field(min_length=1)] | None
+    image_size: Positive
+    channels: Literal[3]
+    classes: Positive
+    mean: float
+    std: PositiveFloat
+    split_seed: Count
+    validation_images: Annotated[int, Field(gt=0, lt=50_000)]
+    evaluate_on: Literal["validation", "test"]
+    workers: Count
+
+    @property
+    def training_images(self) -> int:
+        """Images that are left for training, of 50,000."""
+        return 50_000 - self.validation_images
+
+    @property
+    def test_images(self) -> int:
+        """Images that CIFAR-10 keeps for the test."""
+        return 10_000
+
+    @model_validator(mode="after")
+    def _images_are_what_they_are(self) -> "Cifar10":
+        for key, expected in (("image_size", 32), ("classes", 10)):
+            if getattr(self, key) != expected:
+                raise ValueError(f"{key} is {getattr(self, key)}, but the source 'cifar10' has {expected}")
+        return self
+
+
 class ImageFolder(Section):
     """Images in class folders or tar files (ILSVRC2012's own included), prepared as shards.
 
@@ -104,6 +141,10 @@ class ImageFolder(Section):
     workers: Count
     decode: Literal["cpu", "gpu"]
     crop_share: Annotated[float, Field(gt=0, le=1)]
+
+
+IN_MEMORY = (Digits, Cifar10)  # images that are prepared as arrays; others are as shards
+Data = Digits | Cifar10 | ImageFolder
 
 
 class Augmentation(Section):
@@ -356,7 +397,7 @@ class Parameters(Section):
     recipe: Name
     threads: Positive
     seeds: Seeds
-    data: Annotated[Digits | ImageFolder, Field(discriminator="source")]
+    data: Annotated[Data, Field(discriminator="source")]
     scenes: Annotated[ComposedScenes | SceneFolder, Field(discriminator="source")]
     model: Model
     objective: Objective
@@ -401,10 +442,10 @@ class Parameters(Section):
             )
         for name in ("pretrain", "finetune"):
             given = getattr(self, name).augmentation is not None
-            if given != (self.data.source == "image_folder"):
+            if given != (self.data.source != "digits"):
                 raise ValueError(
                     f"{name}.augmentation is {'given' if given else 'null'}; "
-                    "the digits have none (null), image folders need one"
+                    "the digits have none (null), other images need one"
                 )
         if self.segment.batch_size > self.scenes.training:
             raise ValueError(f"segment.batch_size {self.segment.batch_size} must be at most scenes.training")

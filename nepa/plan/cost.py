@@ -16,7 +16,7 @@ from nepa.model.backbone import build_backbone
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters
 from nepa.parameters.loading import VariantGroup, resolve_variant
-from nepa.parameters.schema import Digits
+from nepa.parameters.schema import IN_MEMORY
 
 # JPEG of quality 90 with chroma 420, bytes per pixel: mean over 250 ImageNet images prepared at 288.
 JPEG_BYTES_PER_PIXEL = 0.320
@@ -147,8 +147,9 @@ def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
 def image_bytes(parameters: Parameters) -> float:
     """Bytes of the prepared images."""
     data = parameters.data
-    if isinstance(data, Digits):
-        return 1797.0 * data.image_size**2
+    if isinstance(data, IN_MEMORY):
+        images = data.training_images + data.validation_images + data.test_images
+        return float(images * data.channels * data.image_size**2)
     # Most photographs are 4:3.
     each = ORIGINAL_JPEG_BYTES if data.stored_size is None else JPEG_BYTES_PER_PIXEL * data.stored_size**2 * 4 / 3
     return each * (data.training_images + data.validation_images)

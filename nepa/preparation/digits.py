@@ -3,8 +3,10 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
+from nepa.data.images import Images
 
-def read_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Images (1797, 8, 8, 1) uint8 and labels (1797,) int64."""
+
+def read_digits() -> Images:
+    """All of them, (1797, 8, 8, 1)."""
     digits = load_digits()
-    return np.rint(digits.images[..., None] * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64)
+    return Images(np.rint(digits.images[..., None] * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64))

@@ -1,12 +1,13 @@
-"""Stage `prepare images`. Out: data/<recipe>/images: arrays of the digits, or shards of an image folder."""
+"""Stage `prepare images`. Out: data/<recipe>/images: arrays of images that fit into memory, or shards of a folder."""
 
 from pathlib import Path
 
 import numpy as np
 
-from nepa.data.images import SPLITS, file_checksum, images_folder
+from nepa.data.images import Images, file_checksum, images_folder
 from nepa.parameters import Parameters
-from nepa.parameters.schema import Digits
+from nepa.parameters.schema import Cifar10, Digits
+from nepa.preparation.cifar10 import CLASSES, read_cifar10
 from nepa.preparation.digits import read_digits
 from nepa.preparation.shards import prepare_shards
 from nepa.training.checkpoints import write_atomically, write_json
@@ -14,25 +15,41 @@ from nepa.training.checkpoints import write_atomically, write_json
 
 def run(parameters: Parameters) -> None:
     """Prepare the images of the recipe's source, whole or not at all."""
-    if isinstance(parameters.data, Digits):
-        split_digits(parameters.data, images_folder(parameters))
+    data, target = parameters.data, images_folder(parameters)
+    if isinstance(data, Digits):
+        splits = _split(read_digits(), data, "training", "validation", "test")
+        write_splits(
+            target, splits, "scikit-learn digits (UCI optical recognition of handwritten digits, test part)", None
+        )
+    elif isinstance(data, Cifar10):
+        read = read_cifar10(data.path)
+        splits = _split(read["train"], data, "training", "validation") | {"test": read["test"]}
+        write_splits(target, splits, "CIFAR-10 (Krizhevsky, 2009)", CLASSES)
     else:
-        work = Path("runs") / parameters.recipe / "prepare_images"
-        prepare_shards(parameters.data, work, images_folder(parameters))
+        prepare_shards(data, Path("runs") / parameters.recipe / "prepare_images", target)
 
 
-def split_digits(data: Digits, target: Path) -> None:
-    """Split the digits once, by `data.split_seed`, independent of the runs' seeds."""
-    images, labels = read_digits()
-    order = np.random.default_rng(data.split_seed).permutation(len(images))
-    ends = np.cumsum([data.training_images, data.validation_images])
+def _split(images: Images, data: Cifar10 | Digits, *names: str) -> dict[str, Images]:
+    """Split images once, by `data.split_seed`, independent of the runs' seeds."""
+    order = np.random.default_rng(data.split_seed).permutation(len(images.labels))
+    ends = np.cumsum([getattr(data, f"{name}_images") for name in names[:-1]])
+    parts = np.split(order, ends)
+    return {name: Images(images.pixels[part], images.labels[part]) for name, part in zip(names, parts, strict=True)}
+
+
+def write_splits(target: Path, splits: dict[str, Images], source: str, classes: list[str] | None) -> None:
+    """Write `<split>.npz` of every split and their manifest.
+
+    Args:
+        classes: names, in the order of the labels; None where the labels are their own.
+    """
     with write_atomically(target) as folder:
         folder.mkdir()
-        for split, indices in zip(SPLITS, np.split(order, ends), strict=True):
-            np.savez(folder / f"{split}.npz", images=images[indices], labels=labels[indices])
-        manifest = {
-            "source": "scikit-learn digits (UCI optical recognition of handwritten digits, test part)",
-            "images": {split: len(i) for split, i in zip(SPLITS, np.split(order, ends), strict=True)},
+        for split, images in splits.items():
+            np.savez(folder / f"{split}.npz", images=images.pixels, labels=images.labels)
+        manifest = {"source": source} | ({} if classes is None else {"classes": classes})
+        manifest |= {
+            "images": {split: len(images.labels) for split, images in splits.items()},
             "sha256": {path.name: file_checksum(path) for path in sorted(folder.glob("*.npz"))},
         }
         write_json(folder / "manifest.json", manifest)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from nepa.data.datasets import evaluation_batches, first_images, training_dataset, training_labels
+from nepa.data.normalisation import normalised
 from nepa.parameters import load_parameters
 
 
@@ -13,7 +14,8 @@ def test_the_digits_are_taken_in_their_order(project: Path) -> None:
     parameters = load_parameters()
     batches = list(evaluation_batches(parameters, "test"))
     assert [len(batch["labels"]) for batch in batches] == [512, 288]
-    assert torch.equal(torch.cat([batch["images"] for batch in batches])[:300], first_images(parameters, "test", 300))
+    images = normalised(torch.cat([batch["images"] for batch in batches])[:300], parameters.data)
+    assert torch.equal(images, first_images(parameters, "test", 300))
     chosen = np.array([5, 3, 8])
     few = training_dataset(parameters, None, chosen)
     assert few.labels.tolist() == training_labels(parameters)[chosen].tolist()

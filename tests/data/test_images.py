@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from nepa.data.datasets import first_images
 from nepa.data.images import SPLITS, labelled_subset, load_images
 from nepa.errors import UserError
 from nepa.parameters import load_parameters
@@ -34,10 +35,8 @@ def test_the_split_follows_its_own_seed_alone(project: Path, prepared: Path) -> 
     assert (FOLDER / "training.npz").read_bytes() == before
 
 
-def test_normalised(project: Path) -> None:
-    parameters = load_parameters()
-    images = load_images(parameters, "validation")
-    tensor = images.normalised(parameters)
+def test_what_a_model_sees_is_normalised(project: Path) -> None:
+    tensor = first_images(load_parameters(), "validation", 800)
     assert tensor.shape == (800, 1, 8, 8) and tensor.dtype == torch.float32
     assert tensor.min() == -1 and tensor.max() == 1
 
