@@ -90,9 +90,7 @@ def test_what_is_not_cifar10_is_refused(tmp_path: Path, small: dict[str, Images]
     with pytest.raises(UserError, match=r"nowhere\.tar\.gz not found"):
         read_cifar10(str(tmp_path / "nowhere.tar.gz"))
     write_archive(tmp_path / "other.tar.gz", small, label="cat")
-    with pytest.raises(
-        UserError, match=r"other\.tar\.gz holds 50 images of 1 classes in train; CIFAR-10 has 50 of"
-    ):
+    with pytest.raises(UserError, match=r"other\.tar\.gz holds 50 images of 1 classes in train; CIFAR-10 has 50 of"):
         read_cifar10(str(tmp_path / "other.tar.gz"))
     packed = (tmp_path / "other.tar.gz").read_bytes()
     (tmp_path / "half.tar.gz").write_bytes(packed[: len(packed) // 2])
