@@ -43,6 +43,7 @@ class Training:
         history: one row per recorded interval.
         loss: mean over the last 50 steps.
         seconds: wall time of the loop, that of earlier processes of the same run included.
+        waiting: share of this process's time that was spent waiting for data.
         folder: of its checkpoints, to be deleted when its results are written.
     """
 
@@ -52,6 +53,7 @@ class Training:
     steps: int
     images: int
     seconds: float
+    waiting: float
     folder: Path
 
 
@@ -161,6 +163,7 @@ def run_training(
         steps=history.steps,
         images=history.steps * settings.batch_size,
         seconds=checkpoints.elapsed,
+        waiting=runner.train_loop.waiting,
         folder=checkpoints.folder,
     )
 

@@ -2,16 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from mmengine.model import BaseModel
 from timm.models.eva import Eva
 from torch import nn
 
 from nepa.data.datasets import as_batch
+from nepa.parameters.schema import Stage
 from nepa.training.optimizer import Group, parameter_groups
-
-Stage = Literal["pretrain", "finetune", "segment"]
 
 
 @dataclass(frozen=True)

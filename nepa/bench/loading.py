@@ -1,0 +1,78 @@
+"""A stage's prepared data, as the stage reads it and as the reference would."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from nepa.bench.rows import NotMeasured
+from nepa.data.datasets import training_dataset, workers
+from nepa.data.images import load_images
+from nepa.errors import UserError
+from nepa.parameters import Parameters
+from nepa.parameters.schema import Digits, Stage
+
+
+class Pictures(Dataset):
+    """The digits as PIL images, each of which torchvision makes a normalised tensor on its own."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        images, data = load_images(parameters, "training"), parameters.data
+        self.pictures = [Image.fromarray(pixels.squeeze(-1)) for pixels in images.pixels]
+        self.labels = images.labels.tolist()
+        self.transform = Compose([ToTensor(), Normalize([data.mean] * data.channels, [data.std] * data.channels)])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | int]:
+        return {"images": self.transform(self.pictures[index]), "labels": self.labels[index]}
+
+
+def prepared_dataset(parameters: Parameters, stage: Stage) -> tuple[Dataset, int]:
+    """What the stage trains on, and in how many processes it reads it.
+
+    Raises:
+        NotMeasured: nothing is prepared.
+    """
+    try:
+        if stage != "segment":
+            return training_dataset(parameters, getattr(parameters, stage).augmentation), workers(parameters)
+        from nepa.segmentation.scenes import scenes_dataset
+
+        return scenes_dataset(parameters, "training"), 0
+    except UserError as error:
+        raise NotMeasured(str(error)) from None
+
+
+def reference_batches(parameters: Parameters, stage: Stage, dataset: Dataset, count: int) -> Iterator[dict[str, Any]]:
+    """Shuffled batches without end from a loader with workers, image by image.
+
+    Args:
+        dataset: the stage's own; of scenes the reference reads the same.
+        count: of workers.
+
+    Raises:
+        NotMeasured: there is no such loader for this data.
+    """
+    collate = default_collate
+    if stage == "segment":
+        from mmengine.dataset import pseudo_collate as collate
+    elif isinstance(parameters.data, Digits):
+        dataset = Pictures(parameters)
+    else:
+        raise NotMeasured("of image folders the loader alone is measured")
+    loader = DataLoader(
+        dataset,
+        getattr(parameters, stage).batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=count,
+        persistent_workers=True,
+        collate_fn=collate,
+    )
+    while True:
+        yield from loader

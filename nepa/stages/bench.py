@@ -1,0 +1,51 @@
+"""`nepa bench`: no stage of the graph; how fast this machine trains a recipe, against what the reference does."""
+
+import logging
+import os
+from pathlib import Path
+
+from nepa.bench.growth_figure import draw_growth
+from nepa.bench.measurements import MEASUREMENTS, Bench
+from nepa.bench.results import FOLDER, add_measurement, describe, slug
+from nepa.parameters import Parameters
+from nepa.parameters.schema import Stage
+from nepa.training.provenance import circumstances
+
+log = logging.getLogger("nepa.bench")
+
+
+def run(
+    parameters: Parameters,
+    what: list[str],
+    stages: list[Stage],
+    batch_size: int | None,
+    seconds: float,
+    output: Path | None,
+    command: str,
+) -> None:
+    """Measure, print tables, and write them to the machine's file; the growth is drawn beside it.
+
+    Args:
+        what: of `MEASUREMENTS`.
+        stages: of those that train.
+        batch_size: images of a step; None for a device's share of the recipe's batch, as far as it fits.
+        seconds: that a comparison should take.
+        output: default a file below results/bench with the machine's name.
+        command: that asked for it.
+    """
+    bench = Bench(parameters, tuple(stages), batch_size, seconds)
+    for name in what:
+        log.info(f"bench: {name} of {parameters.recipe} ...")
+        load = os.getloadavg()[0]
+        rows = list(MEASUREMENTS[name](bench))
+        facts = circumstances(bench.of_stage("pretrain", 1).threads)
+        path = output or FOLDER / f"{slug(facts['hardware'])}.json"
+        measurement = {"what": name, "recipe": parameters.recipe, "command": command, "rows": rows}
+        machine = {"cores": len(os.sched_getaffinity(0)), "load_before": load}
+        add_measurement(path, measurement | facts | machine)
+        print(describe(f"{name}, {parameters.recipe}", rows), end="\n\n", flush=True)
+        if name == "growth":
+            figure = path.with_name(f"{path.stem}-growth.png")
+            draw_growth(rows, f"One pretraining step, {facts['hardware']}, {facts['threads']} threads", figure)
+            log.info(f"bench: drawn to {figure}")
+        log.info(f"bench: written to {path}")
