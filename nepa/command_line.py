@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--stages", nargs="+", choices=tuple(GROUPS), default=tuple(GROUPS), help="default: all")
     command.add_argument("--batch-size", type=int, help="default: a device's share of the recipe's, or what fits")
     command.add_argument("--seconds", type=float, default=20.0, help="that a comparison should take (default: 20)")
+    command.add_argument("--images", type=Path, help="where JPEGs lie that the loaders are to read, as `data.path`")
     command.add_argument("--output", type=Path, help="default: a file in results/bench with the hardware's name")
     text = "say what a fine-tuned checkpoint sees in images: classes, or a class for every pixel"
     command = commands.add_parser("predict", help=text, description=text.capitalize() + ".")
@@ -154,8 +155,16 @@ def _run(options: argparse.Namespace) -> int:
     if options.stage == "bench":
         if options.seconds <= 0 or (options.batch_size or 2) % 2:
             raise UserError("--seconds must be above 0 and --batch-size even")
-        chosen = options.what, options.stages, options.batch_size, options.seconds, options.output, options.command
-        _stage("bench").run(parameters, *chosen)
+        _stage("bench").run(
+            parameters,
+            what=options.what,
+            stages=options.stages,
+            batch_size=options.batch_size,
+            seconds=options.seconds,
+            images=options.images,
+            output=options.output,
+            command=options.command,
+        )
         return 0
     if options.stage not in GROUPS:
         _stage(options.stage).run(parameters)

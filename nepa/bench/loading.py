@@ -1,6 +1,6 @@
 """A stage's prepared data, as the stage reads it and as the reference would."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from PIL import Image
@@ -8,9 +8,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import Compose, Normalize, ToTensor
 
+from nepa.bench.reference_loader import ReferenceImages, reference_loader
 from nepa.bench.rows import NotMeasured
 from nepa.data.datasets import training_dataset, workers
-from nepa.data.images import load_images
+from nepa.data.images import images_folder, load_images
+from nepa.data.shards import ShardedImages
+from nepa.data.transforms import TrainingTransform
 from nepa.errors import UserError
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Digits, Stage
@@ -49,30 +52,33 @@ def prepared_dataset(parameters: Parameters, stage: Stage) -> tuple[Dataset, int
 
 
 def reference_batches(parameters: Parameters, stage: Stage, dataset: Dataset, count: int) -> Iterator[dict[str, Any]]:
-    """Shuffled batches without end from a loader with workers, image by image.
+    """Shuffled batches without end, read image by image in workers.
 
     Args:
         dataset: the stage's own; of scenes the reference reads the same.
         count: of workers.
-
-    Raises:
-        NotMeasured: there is no such loader for this data.
     """
-    collate = default_collate
+    data, settings = parameters.data, getattr(parameters, stage)
     if stage == "segment":
-        from mmengine.dataset import pseudo_collate as collate
-    elif isinstance(parameters.data, Digits):
-        dataset = Pictures(parameters)
+        from mmengine.dataset import pseudo_collate
+
+        loader = _shuffled(dataset, settings.batch_size, count, pseudo_collate)
+    elif isinstance(data, Digits):
+        loader = _shuffled(Pictures(parameters), settings.batch_size, count, default_collate)
     else:
-        raise NotMeasured("of image folders the loader alone is measured")
-    loader = DataLoader(
+        shards = ShardedImages(images_folder(parameters), "training", TrainingTransform(data, settings.augmentation))
+        loader = reference_loader(ReferenceImages(shards, data, settings.augmentation), settings.batch_size, count)
+    while True:
+        yield from loader
+
+
+def _shuffled(dataset: Dataset, batch_size: int, count: int, collate: Callable[[Any], Any]) -> DataLoader:
+    return DataLoader(
         dataset,
-        getattr(parameters, stage).batch_size,
+        batch_size,
         shuffle=True,
         drop_last=True,
         num_workers=count,
         persistent_workers=True,
         collate_fn=collate,
     )
-    while True:
-        yield from loader

@@ -4,10 +4,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from nepa.bench.growth import measure_growth
+from nepa.bench.loader import measure_loader, prepare_for_bench
 from nepa.bench.loading import prepared_dataset, reference_batches
 from nepa.bench.matrix import matrix_rates
 from nepa.bench.rows import NotMeasured, Row, not_measured
@@ -31,12 +34,14 @@ class Bench:
         stages: of those that train.
         batch_size: images of a step; None for what `images_of_a_step` finds.
         seconds: that a comparison should take.
+        images: where JPEGs lie that the loaders are to read, as `data.path` takes it.
     """
 
     parameters: Parameters
     stages: tuple[Stage, ...]
     batch_size: int | None
     seconds: float
+    images: Path | None = None
 
     @cached_property
     def rates(self) -> list[Row]:
@@ -81,8 +86,16 @@ def _step(bench: Bench) -> Iterator[Row]:
 
 
 def _loader(bench: Bench) -> Iterator[Row]:
-    memory = isinstance(bench.parameters.data, Digits)
-    yield not_measured("the recipe's images lie in memory" if memory else "there is no measurement of it yet")
+    data = bench.parameters.data
+    if isinstance(data, Digits):
+        yield not_measured("the recipe's images lie in memory")
+    elif bench.images is None:
+        yield not_measured("no JPEGs to read; say with --images where some lie")
+    else:
+        workers = min(data.workers, len(os.sched_getaffinity(0)))
+        with TemporaryDirectory() as folder:
+            prepared = prepare_for_bench(data, bench.images, Path(folder))
+            yield from measure_loader(data, bench.parameters.pretrain.augmentation, prepared, workers=workers)
 
 
 def _waiting(bench: Bench) -> Iterator[Row]:

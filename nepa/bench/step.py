@@ -1,7 +1,7 @@
 """A training step of each stage, ours and the baseline's in turn."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import cycle, islice
 from statistics import median
@@ -20,6 +20,7 @@ from nepa.plan.cost import one_pass
 
 WARMUP = 1  # turns, besides ours in which the first step falls
 FEWEST, MOST = 5, 21  # turns that are timed
+STEPS_TO_ESTIMATE = 20  # the length of a step, at most
 BATCHES = 4  # that the baseline takes again and again where no loader is measured
 
 Batches = Iterator[dict[str, Any]]
@@ -63,29 +64,29 @@ def measure_step(workload: Workload, batches: Batches | None, rate: float, secon
         Disagreement: they do not do the same.
     """
     difference = check_agreement(workload)
-    slowest = _seconds_of_a_step(workload)
-    turns = min(MOST, max(FEWEST, math.floor(seconds / 2 / slowest)))
-    steps = max(1, round(seconds / 2 / turns / slowest))
+    each = _seconds_of_a_step(workload)
+    turns = min(MOST, max(FEWEST, math.floor(seconds / 2 / each)))
+    steps = max(1, round(seconds / 2 / turns / each))
     ours, baseline = _take_turns(workload, batches, turns, steps)
     images = steps * workload.settings.batch_size
     flops = one_pass(workload.parameters, workload.stage).flops
 
-    def side(taken: list[Reading], peak: int) -> dict[str, float]:
-        each = median(reading.wall for reading in taken) / images
-        return {
-            "images_per_second": 1 / each,
-            "flops_per_second": flops / each,
-            "share_of_matrix_rate": flops / each / rate,
-            "peak_memory_mb": peak / 1e6,
+    def side(taken: list[Reading], run: Callable[[Workload], None]) -> dict[str, float]:
+        per_second = images / median(reading.wall for reading in taken)
+        speed = {
+            "images_per_second": per_second,
+            "flops_per_second": flops * per_second,
+            "share_of_matrix_rate": flops * per_second / rate,
         }
+        return speed | ({"peak_memory_mb": peak_bytes(lambda: run(workload)) / 1e6} if batches is None else {})
 
     return {
         "stage": workload.stage,
         "batch_size": workload.settings.batch_size,
         "precision": workload.settings.precision,
         "compiled": getattr(workload.parameters.execution, workload.stage).compile,
-        "ours": side(ours, peak_bytes(lambda: _train_ours(workload))),
-        "baseline": side(baseline, peak_bytes(lambda: _train_baseline(workload))),
+        "ours": side(ours, _train_ours),
+        "baseline": side(baseline, _train_baseline),
         "ratio": asdict(ratio([r.wall for r in ours], [r.wall for r in baseline])),
         # Not disturbed by neighbours; a GPU's time is not in it.
         "processor_ratio": None
@@ -98,13 +99,15 @@ def measure_step(workload: Workload, batches: Batches | None, rate: float, secon
 
 
 def _seconds_of_a_step(workload: Workload) -> float:
-    """Of the baseline, roughly."""
-    task = workload.task()
-    baseline, seconds = Baseline(workload.parameters, task, 2), []
-    for batch in islice(workload.batches(task), 2):
+    """Of the baseline's quickest, of as many as a second has, two at least."""
+    task, seconds = workload.task(), []
+    baseline = Baseline(workload.parameters, task, STEPS_TO_ESTIMATE)
+    for batch in islice(workload.batches(task), STEPS_TO_ESTIMATE):
         started = Reading.now()
         baseline.step(batch)
         seconds.append(Reading.now().since(started).wall)
+        if len(seconds) > 1 and sum(seconds) > 1:
+            break
     return min(seconds)
 
 

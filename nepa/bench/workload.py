@@ -15,9 +15,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from nepa.data.datasets import ArrayDataset
+from nepa.data.normalisation import normalised
 from nepa.data.stream import Drawn, Stream
 from nepa.parameters import Parameters
-from nepa.parameters.schema import Optimization, Segment, Stage
+from nepa.parameters.schema import Digits, Optimization, Segment, Stage
 from nepa.plan.cost import BYTES_PER_PARAMETER, one_pass
 from nepa.training.engine import Training, build_dataloader, prepare_process, run_training
 from nepa.training.task import Task
@@ -124,7 +125,10 @@ def noise(parameters: Parameters, stage: Stage, count: int) -> Dataset:
     generator = torch.Generator().manual_seed(SEED)
     data = parameters.data
     if stage != "segment":
-        images = torch.randn(count, data.channels, data.image_size, data.image_size, generator=generator)
+        pixels = torch.randint(256, (count, *[data.image_size] * 2, data.channels), generator=generator)
+        # What is decoded is uint8 and has its channels last; digits are normalised before training begins.
+        images = pixels.to(torch.uint8).permute(0, 3, 1, 2)
+        images = normalised(images, data).contiguous() if isinstance(data, Digits) else images
         return ArrayDataset(images, torch.randint(data.classes, (count,), generator=generator))
     from nepa.segmentation.mmcv_operators import provide_operators
 

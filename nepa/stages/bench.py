@@ -16,10 +16,12 @@ log = logging.getLogger("nepa.bench")
 
 def run(
     parameters: Parameters,
+    *,
     what: list[str],
     stages: list[Stage],
     batch_size: int | None,
     seconds: float,
+    images: Path | None,
     output: Path | None,
     command: str,
 ) -> None:
@@ -30,10 +32,11 @@ def run(
         stages: of those that train.
         batch_size: images of a step; None for a device's share of the recipe's batch, as far as it fits.
         seconds: that a comparison should take.
+        images: where JPEGs lie that the loaders are to read.
         output: default a file below results/bench with the machine's name.
         command: that asked for it.
     """
-    bench = Bench(parameters, tuple(stages), batch_size, seconds)
+    bench = Bench(parameters, tuple(stages), batch_size, seconds, images)
     for name in what:
         log.info(f"bench: {name} of {parameters.recipe} ...")
         load = os.getloadavg()[0]
