@@ -15,10 +15,10 @@ help: ## list the targets
 	touch .venv/ready
 
 repro: .venv/ready ## create .venv, install, and run every stage that is out of date
-	dvc repro
+	dvc --wait-for-lock repro
 
 test: .venv/ready ## create .venv, install, and run the tests
-	pytest
+	pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/ready ## check style and format
 	ruff check

@@ -6,6 +6,7 @@ import gc
 import importlib
 import logging
 import os
+import re
 import shlex
 import sys
 from contextlib import nullcontext
@@ -27,10 +28,13 @@ REMEDIES = {
     errno.EPERM: "mend its permissions",
     errno.EROFS: "work in a folder that may be written to",
     errno.ENOSPC: "free some space and run the stage again",
+    errno.EDQUOT: "free some of your quota and run the stage again",
     errno.ENOTDIR: "move away the file that stands where a folder should be",
     errno.EEXIST: "move away the file that stands where a folder should be",
     errno.EISDIR: "move away the folder that stands where a file should be",
 }
+# What DVC keeps: only there does a missing file have a remedy.
+KEPT = ("data/", "checkpoints/")
 FORMATS = ("reference", "pipeline", "timm", "mmsegmentation", "onnx")
 MEASURED = ("matrix", "step", "loader", "waiting", "start", "growth")
 GROUPS = {"pretrain": ("pretraining",), "finetune": ("pretraining", "finetuning"), "segment": ("segmentation",)}
@@ -91,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("source", type=Path, help="a safetensors file, or a folder that holds model.safetensors")
     command.add_argument("target", type=Path, help="a new folder; for `pipeline` a new file")
     command.add_argument("--to", choices=FORMATS, required=True, dest="form")
+    text = "say which parameters and metrics differ, and whether beyond what the seeds alone do"
+    command = commands.add_parser("compare", help=text, description=text.capitalize() + ".")
+    command.add_argument(
+        "first", help="a git revision, a DVC experiment or a folder of results; `.` for what lies here"
+    )
+    command.add_argument("second", help="likewise")
     return parser
 
 
@@ -107,14 +117,25 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except UserError as error:
-        print(f"nepa: error: {error}", file=sys.stderr)
+        # From a DataLoader's worker comes the whole traceback; the message is its last line.
+        message = str(error).splitlines()[-1].removeprefix("nepa.errors.UserError: ")
+        print(f"nepa: error: {message}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in REMEDIES:
+        cause = _of_worker(error)
+        where, remedy = str(cause.filename or "a file"), REMEDIES.get(cause.errno)
+        if cause.errno == errno.ENOENT and where.startswith(KEPT):
+            remedy = "bring it back with `dvc checkout` or `dvc pull`, and run the stage again"
+        if remedy is None:
             raise
-        where = error.filename or "a file"
-        print(f"nepa: error: {where}: {error.strerror}; {REMEDIES[error.errno]}", file=sys.stderr)
+        print(f"nepa: error: {where}: {cause.strerror}; {remedy}", file=sys.stderr)
         return 2
+
+
+def _of_worker(error: OSError) -> OSError:
+    """The error that a DataLoader's worker raised, where only its traceback came through; any other as it is."""
+    found = re.search(r"\[Errno (\d+)\] (.+): '(.+)'\s*\Z", str(error))
+    return error if error.errno or not found else OSError(int(found[1]), found[2], found[3])
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -123,6 +144,9 @@ def _run(options: argparse.Namespace) -> int:
         return 2 if _stage("predict").run(images, options.checkpoint, options.top, folder, options.json) else 0
     if options.stage == "convert":
         _stage("convert").run(options.source, options.target, options.form)
+        return 0
+    if options.stage == "compare":
+        print(_stage("compare").describe(options.first, options.second))
         return 0
     if options.stage == "rehearse":
         _stage("rehearse").run(options.name, options.images, options.scenes, options.depth)

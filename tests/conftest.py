@@ -73,6 +73,14 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"data": data} | prepare_for_bench(data, SAMPLE, tmp_path_factory.mktemp("photographs"))
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository in which the main line of the smallest recipe has run; to be copied or cloned, not changed."""
+    from clones import finished_repository
+
+    return finished_repository(tmp_path_factory.mktemp("finished") / "repository")
+
+
 @pytest.fixture
 def project(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of `prepared` of the test's own, which is the current folder."""

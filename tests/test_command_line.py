@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Write
+from torch.utils.data import DataLoader, Dataset
 
 from nepa.command_line import STAGES, main
+from nepa.errors import UserError
 
 NEPA = Path(sys.executable).with_name("nepa")
 
@@ -74,6 +76,56 @@ def test_a_full_disk(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert main(["pretrain"]) == 2
     assert "No space left on device; free some space and run the stage again" in capsys.readouterr().err
     assert not (project / "checkpoints").exists() and not (project / "results").exists()
+
+
+class Lost(Dataset):
+    """Its one sample lies in a folder that is gone, or cannot be used."""
+
+    def __init__(self, error: UserError | None) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> bytes:
+        if self.error:
+            raise self.error
+        return Path("data/smallest/images/training/00000.tar").read_bytes()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, "data/smallest/images/training/00000.tar: No such file or directory; bring it back with `dvc checkout`"),
+        (UserError("00000.tar: no image at byte 512; prepare again"), "00000.tar: no image at byte 512; prepare again"),
+    ],
+)
+def test_data_lost_while_it_is_read(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    workers: int,
+    error: UserError | None,
+    expected: str,
+) -> None:
+    """In the stage's own process or in a worker, which hands on no more than its traceback."""
+    from nepa.stages import pretrain
+
+    monkeypatch.setattr(pretrain, "run", lambda *_: list(DataLoader(Lost(error), num_workers=workers)))
+    assert main(["pretrain"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"nepa: error: {expected}") and shown.count("\n") == 1
+
+
+def test_a_file_that_no_one_can_bring_back_is_a_fault_of_the_code(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nepa.stages import pretrain
+
+    monkeypatch.setattr(pretrain, "run", lambda *_: Path("elsewhere").read_text())
+    with pytest.raises(FileNotFoundError):
+        main(["pretrain"])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to any folder")

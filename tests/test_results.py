@@ -11,6 +11,7 @@ from conftest import ROOT
 
 from nepa.parameters import load_parameters
 from nepa.report.collect import declared_runs
+from nepa.report.markdown import anchor
 
 RUNS = ROOT / "results/runs/digits"
 FURTHER = ROOT / "results/further_ablations/digits"
@@ -24,7 +25,7 @@ def test_results_are_those_that_the_ledger_recorded() -> None:
     locks = [yaml.safe_load((ROOT / folder / "dvc.lock").read_text()) for folder in (".", "workflow/further_ablations")]
     recorded = {out["path"]: out["md5"] for lock in locks for stage in lock["stages"].values() for out in stage["outs"]}
     committed = [path for root in (RUNS, FURTHER) for path in root.rglob("*") if path.is_file()]
-    committed += [ROOT / "results/report.md", ROOT / "results/table.csv"]
+    committed += [path for path in (ROOT / "results").iterdir() if path.is_file()]
     for path in committed:
         name = path.relative_to(ROOT).as_posix()
         assert hashlib.md5(path.read_bytes()).hexdigest() == recorded[name], (
@@ -60,4 +61,8 @@ def test_every_link_leads_somewhere(document: str) -> None:
     path = ROOT / document
     links = re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text())
     assert links
-    assert all((path.parent / link).exists() for link in links)
+    for link in links:
+        file, _, heading = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        assert not heading or heading in map(anchor, re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE))

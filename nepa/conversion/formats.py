@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from nepa.conversion.checkpoints import Checkpoint
@@ -57,9 +57,8 @@ def _write_reference(checkpoint: Checkpoint, folder: Path, _: Path) -> None:
         weights = from_timm(checkpoint.weights, qk_norm_scale=config.get("qk_norm_affine", False))
     except ValueError as error:
         raise UserError(f"cannot be written in the reference's format: {error.args[0]}") from None
-    save_file(
-        {name: weight.contiguous() for name, weight in weights.items()}, folder / "model.safetensors", {"format": "pt"}
-    )
+    content = save({name: weight.contiguous() for name, weight in weights.items()}, {"format": "pt"})
+    (folder / "model.safetensors").write_bytes(content)
     _write_config(folder / "config.json", config)
 
 

@@ -11,6 +11,8 @@ from nepa.errors import UserError
 from nepa.parameters import Parameters
 from nepa.stages.paths import RESULTS
 
+STAGES = ("pretrain", "finetune", "segment")  # those that train
+
 
 @dataclass(frozen=True)
 class Run:

@@ -1,12 +1,27 @@
 """What a row of one of the paper's tables shows here, by a stated rule."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from nepa.report.collect import Run
 from nepa.report.statistics import paired_difference
 
 # Fine-tuning counts as failed when it diverges or ends this close to chance, in points of top-1.
 MARGIN_OVER_CHANCE = 5.0
+# A level counts as reproduced when its whole interval lies this close to the paper's figure, in points.
+LEVEL_MARGIN = 1.0
+FAILED = ("collapsed", "identity", "diverged")
+Kind = Literal[
+    "reproduced", "partly reproduced", "not reproduced", "not resolved", "not run", "not in the paper", "reference"
+]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the summary counts a row as, and what its table says."""
+
+    kind: Kind
+    text: str
 
 
 def by_seed(runs: list[Run], stage: str, variant: str, metric: str) -> dict[int, float]:
@@ -18,39 +33,57 @@ def by_seed(runs: list[Run], stage: str, variant: str, metric: str) -> dict[int,
     }
 
 
-def finetuning_fails(accuracy: float | None, classes: int) -> bool:
+def finetuning_fails(metrics: dict[str, Any]) -> bool:
     """Diverged (no accuracy), or no better than chance plus a margin."""
-    return accuracy is None or accuracy < 100 / classes + MARGIN_OVER_CHANCE
+    # Without a confusion matrix there are so many classes that chance is below a point.
+    chance = 100 / len(metrics["confusion"]) if metrics["confusion"] else 0
+    return metrics["top1"] is None or metrics["top1"] < chance + MARGIN_OVER_CHANCE
 
 
 def row_verdict(
-    runs: list[Run], stage: str, metric: str, variant: str, reference: str, figures: dict[str, Any], classes: int
-) -> str:
+    runs: list[Run], stage: str, metric: str, variant: str, reference: str, figures: dict[str, Any]
+) -> Verdict:
     """One variant of one of the paper's tables, compared with the table's reference seed by seed.
 
     Args:
         runs: of one recipe.
         figures: the paper's, by variant: a number, `fail`, or None where it has no such row.
-        classes: of the classification, for what counts as a failure.
     """
     tuned = [run for run in runs if (run.stage, run.variant) == (stage, variant)]
     figure = figures.get(variant)
     if not tuned:
-        return "not run"
+        return Verdict("not run", "not run")
+    if variant == reference:
+        return Verdict("reference", "the reference")
     if figure == "fail":
-        pretraining_fails = all(run.status in ("collapsed", "identity", "diverged") for run in tuned)
-        tuning_fails = all(finetuning_fails(run.metrics["top1"], classes) for run in tuned)
-        if pretraining_fails and tuning_fails:
-            return "reproduced: fails"
-        if pretraining_fails:
-            return f"pretraining's failure reproduced ({tuned[0].status}); fine-tuning's failure not reproduced"
-        return "not reproduced"
+        return _failure(tuned)
     difference = paired_difference(by_seed(runs, stage, reference, metric), by_seed(runs, stage, variant, metric))
-    if variant == reference or difference is None:
-        return ""
-    if not difference.resolved:
-        return "not resolved"
+    if difference is None or not difference.resolved:
+        return Verdict("not in the paper" if figure is None else "not resolved", "not resolved")
     if figure is None:
-        return f"{reference} is {'better' if difference.mean > 0 else 'worse'}"
-    same_sign = (difference.mean > 0) == (figures[reference] > figure)
-    return "reproduced: same sign" if same_sign else "not reproduced: opposite sign"
+        return Verdict("not in the paper", f"{reference} is {'better' if difference.mean > 0 else 'worse'}")
+    if (difference.mean > 0) == (figures[reference] > figure):
+        return Verdict("reproduced", "reproduced: same sign")
+    return Verdict("not reproduced", "not reproduced: opposite sign")
+
+
+def level_verdict(values: dict[int, float], figure: float) -> Verdict:
+    """Our level by seed beside the paper's, where both are on the paper's data, by the interval of their distance."""
+    distance = paired_difference(values, dict.fromkeys(values, figure))
+    if distance is None or distance.n < 2:
+        return Verdict("not resolved", "level not resolved: needs two seeds")
+    interval = f"{distance.mean:+.1f} [{distance.low:+.1f}, {distance.high:+.1f}]"
+    if max(-distance.low, distance.high) <= LEVEL_MARGIN:
+        return Verdict("reproduced", f"level reproduced: {interval}")
+    if max(distance.low, -distance.high) > LEVEL_MARGIN:
+        return Verdict("not reproduced", f"level not reproduced: {interval}")
+    return Verdict("not resolved", f"level not resolved: {interval}")
+
+
+def _failure(tuned: list[Run]) -> Verdict:
+    if not all(run.status in FAILED for run in tuned):
+        return Verdict("not reproduced", "not reproduced: does not fail")
+    status = tuned[0].status
+    if all(finetuning_fails(run.metrics) for run in tuned):
+        return Verdict("reproduced", f"reproduced: fails ({status})")
+    return Verdict("partly reproduced", f"partly: pretraining fails ({status}), fine-tuning does not")

@@ -85,12 +85,18 @@ class RunPaths:
         )
 
     def write_results(self, metrics: dict, training: Training | None, columns: list[str], run: dict) -> None:
-        """Write metrics, history and provenance; the history holds `columns`, empty where nothing was trained."""
+        """Write metrics, history and provenance; the history holds `columns`, empty where nothing was trained.
+
+        A copy goes beside the weights: DVC pushes what it caches, and the results themselves are git's.
+        """
         with write_atomically(self.results / "history.csv") as beside:
             history = training.history.reindex(columns=columns) if training else None
             beside.write_text(",".join(columns) + "\n" if history is None else history.to_csv(index=False))
         write_json(self.results / "run.json", run)
         write_json(self.results / "metrics.json", metrics)
+        for result in self.results.glob("[!.]*"):  # not what a killed run left half-written
+            with write_atomically(self.checkpoints / result.name) as beside:
+                shutil.copyfile(result, beside)
         if training:  # what was kept to go on from
             shutil.rmtree(training.folder, ignore_errors=True)
             (self.scratch / STATUS_FILE).unlink(missing_ok=True)

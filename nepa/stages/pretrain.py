@@ -1,6 +1,7 @@
 """Stage `pretrain`.
 
-In: data/<recipe>/images. Out: checkpoints/.../backbone.safetensors (averaged weights) and results/runs/...
+In: data/<recipe>/images. Out: checkpoints/.../backbone.safetensors (averaged weights) and results/runs/..., with
+samples.npz for Fig. 5.
 """
 
 import torch
@@ -15,9 +16,10 @@ from nepa.model.backbone import build_backbone
 from nepa.model.description import describe_run
 from nepa.objective.collapse import evaluate_pretraining, measure_collapse
 from nepa.objective.next_embedding import NextEmbeddingPrediction
+from nepa.objective.query_maps import query_maps
 from nepa.parameters import Parameters
 from nepa.stages.paths import RunPaths, data_checksum
-from nepa.training.checkpoints import write_weights
+from nepa.training.checkpoints import write_arrays, write_weights
 from nepa.training.engine import prepare_process, run_training
 from nepa.training.placement import device
 from nepa.training.provenance import provenance
@@ -115,6 +117,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         seconds=training.seconds,
         images=training.images,
     )
+    views = query_maps(task.model.objective, validation, parameters.data.mean, parameters.data.std)
+    write_arrays(paths.results / "samples.npz", views)
     paths.write_results(metrics, training, COLUMNS, facts)
 
 

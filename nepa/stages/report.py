@@ -1,4 +1,8 @@
-"""Stage `report`. In: results/runs, results/further_ablations, recipes. Out: results/{report.md,table.csv,figures}."""
+"""Stage `report`.
+
+In: results/runs, results/further_ablations, recipes, and dvc.lock for what is up to date.
+Out: results/{report.md,report.html,table.csv,figures}.
+"""
 
 from pathlib import Path
 
@@ -7,8 +11,10 @@ from nepa.parameters import Parameters
 from nepa.report.collect import collect_runs
 from nepa.report.document import write_document
 from nepa.report.figures import draw_figures
+from nepa.report.page import write_page
 from nepa.report.table import build_table
 from nepa.training.checkpoints import write_atomically
+from nepa.workflow.ledger import read_ledger
 
 RESULTS = Path("results")
 
@@ -23,13 +29,17 @@ def run(parameters: Parameters) -> None:
     if not runs:
         raise UserError("results/runs holds no finished run; run `dvc repro`, or `dvc checkout` what has run")
     table = build_table(parameters, runs)
+    ledger = read_ledger()
+    figures = {}
     with write_atomically(RESULTS / "figures") as folder:
-        figures = {
-            recipe: [f"figures/{recipe}/{name}" for name in draw_figures(group, folder / recipe)]
-            for recipe in sorted({run.recipe for run in runs})
-            if (group := [run for run in runs if run.recipe == recipe and not run.further])
-        }
+        for recipe in sorted({run.recipe for run in runs} | {parameters.recipe}):
+            mine = [run for run in runs if run.recipe == recipe]
+            drawn = draw_figures(mine, folder / recipe, ledger if recipe == parameters.recipe else [])
+            figures[recipe] = {name: f"figures/{recipe}/{name}.png" for name in drawn}
     with write_atomically(RESULTS / "table.csv") as beside:
         table.to_csv(beside, index=False, float_format="%.6g", lineterminator="\n")
+    document = write_document(parameters, runs, table, figures)
     with write_atomically(RESULTS / "report.md") as beside:
-        beside.write_text(write_document(parameters, runs, table, figures))
+        beside.write_text(document)
+    with write_atomically(RESULTS / "report.html") as beside:
+        beside.write_text(write_page(document, RESULTS))

@@ -32,7 +32,7 @@ from nepa.parameters import Parameters  # noqa: E402
 from nepa.segmentation.scenes import scenes_dataset  # noqa: E402
 from nepa.segmentation.segmentor import build_segmentor  # noqa: E402
 from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone, status_of_pretraining  # noqa: E402
-from nepa.training.checkpoints import write_atomically, write_weights  # noqa: E402
+from nepa.training.checkpoints import write_arrays, write_weights  # noqa: E402
 from nepa.training.engine import prepare_process, run_training  # noqa: E402
 from nepa.training.optimizer import polynomial_with_warmup  # noqa: E402
 from nepa.training.provenance import provenance  # noqa: E402
@@ -91,8 +91,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     if not is_main_process():
         return
     if status != "diverged":
-        with write_atomically(paths.results / "samples.npz") as beside, beside.open("wb") as file:
-            np.savez_compressed(file, **samples)
+        write_arrays(paths.results / "samples.npz", samples)
     metrics |= {
         "status": status,
         "loss": training.loss if training else None,

@@ -6,11 +6,16 @@ would delete them before a run that DVC may then find unnecessary.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import networkx
 from dvc.repo import Repo
+from zc.lockfile import LockError as Held
+from zc.lockfile import LockFile
+
+from nepa.errors import UserError
 
 MARKERS = Path(".snakemake/stages")
 
@@ -77,10 +82,29 @@ def read_stages() -> list[Stage]:
         ]
 
 
+@cache
+def claim() -> LockFile:
+    """Keep the current folder for one scheduler until its process ends, however it ends.
+
+    Raises:
+        UserError: another scheduler has it.
+    """
+    path = MARKERS.with_suffix(".lock")
+    path.parent.mkdir(exist_ok=True)
+    try:
+        return LockFile(str(path))
+    except Held:
+        holder = path.read_text().strip()
+        raise UserError(f"another snakemake (PID {holder}) runs here; wait until it has ended") from None
+
+
 def out_of_date() -> set[str]:
     """Addresses of the stages that DVC finds changed, and of all that follow from them.
 
     A stage whose meta says `constant` writes the same whatever it reads, so nothing follows from it.
+
+    Raises:
+        dvc.lock.LockError: DVC is running a stage here.
     """
     with Repo() as repo:
         changed = set(repo.status())

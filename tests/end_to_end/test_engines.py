@@ -1,10 +1,8 @@
 """Both engines on the smallest recipe, in a temporary clone without a git identity; the tests run in this order."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,71 +10,26 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, smallest_parameters
+from clones import COMMANDS, IDLE, change, copy_of_the_working_tree, results, run, shrunk, write
+from conftest import ROOT
 
 pytestmark = pytest.mark.slow
-IDLE = {"dvc": "Data and pipelines are up to date.", "snakemake": "Nothing to be done"}
-COMMANDS = {"dvc": ["dvc", "repro"], "snakemake": ["snakemake", "--cores", "2", "all"]}
-
-
-def shrunk() -> dict:
-    """The smallest recipe with one seed and one variant of each kind."""
-    raw = smallest_parameters()
-    raw["seeds"] = {"classification": [0], "segmentation": [0]}
-    for variant in ("no_causal_mask", "no_stop_gradient"):
-        del raw["pretraining"][variant]
-    del raw["segmentation"]["from_scratch"]
-    return raw
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of the working tree, with the smallest params.yaml and without the results of the default one."""
-    folder = tmp_path_factory.mktemp("end_to_end") / "clone"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    for name in filter(None, listed.split("\0")):
-        if not name.startswith(("results/", "tests/")) and name != "dvc.lock" and (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    write(folder, shrunk())
-    return folder
+    """The smallest recipe with one seed and two variants of pretraining."""
+    raw = shrunk(pretraining=("full", "no_shift"), finetuning=("from_scratch",))
+    return copy_of_the_working_tree(tmp_path_factory.mktemp("end_to_end") / "clone", raw)
 
 
-def write(folder: Path, raw: dict) -> None:
-    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
-
-
-def run(folder: Path, command: list[str], status: int = 0) -> str:
-    """Run one command as a newcomer would; returns what it printed."""
-    home = folder.parent / "home"
-    home.mkdir(exist_ok=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_"))} | {
-        "HOME": str(home),
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    done = subprocess.run(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    assert done.returncode == status, done.stdout[-6000:]
-    return done.stdout
-
-
-def change(folder: Path, section: str, key: str, value: object) -> None:
-    raw = yaml.safe_load((folder / "params.yaml").read_text())
-    raw[section][key] = value
-    write(folder, raw)
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    """Every result that must not depend on the engine, the time or the machine's load."""
-    files = [*folder.glob("results/runs/**/metrics.json"), *folder.glob("results/runs/**/history.csv")]
-    files += [*folder.glob("checkpoints/**/*.safetensors"), folder / "results/table.csv"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+def assert_that_a_plain_report_changes_nothing(folder: Path) -> None:
+    files = [folder / "results" / name for name in ("report.md", "report.html", "table.csv")]
+    files += sorted(folder.glob("results/figures/*/*.png"))
+    before = {path: path.read_bytes() for path in files}
+    assert folder / "results/figures/smallest/stages.png" in before
+    run(folder, ["nepa", "report"])
+    assert {path: path.read_bytes() for path in files} == before
 
 
 def test_dvc_repro_from_nothing(clone: Path) -> None:
@@ -88,6 +41,7 @@ def test_dvc_repro_from_nothing(clone: Path) -> None:
     # Nothing that the stages import may touch the ledger.
     assert (clone / ".dvc/config").read_bytes() == config and (clone / "dvc.yaml").read_bytes() == declared
     assert (clone / ".dvc/cache").is_dir()
+    assert_that_a_plain_report_changes_nothing(clone)
 
 
 def test_a_second_dvc_repro_is_quick_and_idle(clone: Path) -> None:
@@ -133,21 +87,19 @@ def test_dvc_checkout_brings_back_what_was_deleted(clone: Path) -> None:
     assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])
 
 
-def test_push_and_pull(clone: Path, tmp_path: Path) -> None:
-    run(clone, ["dvc", "remote", "add", "--local", "--default", "storage", str(tmp_path / "storage")])
-    run(clone, ["dvc", "push"])
-    before = results(clone)
-    for name in ("checkpoints", ".dvc/cache", "data/smallest/images"):
-        shutil.rmtree(clone / name)
-    run(clone, ["dvc", "pull", "--allow-missing"])
-    assert results(clone) == before
-    run(clone, ["dvc", "remote", "remove", "--local", "storage"])
-
-
 def test_metrics_and_plots_are_dvc_s(clone: Path) -> None:
     shown = json.loads(run(clone, ["dvc", "metrics", "show", "--json"]))
     files = shown[""]["data"]
     assert files["results/runs/smallest/finetune/full/seed-0/metrics.json"]["data"]["status"] == "ok"
+
+
+def test_the_same_weights_once_more_leave_what_follows_from_them(clone: Path) -> None:
+    """Though how long they took, which lies beside them, is never the same."""
+    path = clone / "checkpoints/smallest/pretrain/no_shift/seed-0/run.json"
+    before = path.read_bytes()
+    run(clone, ["dvc", "repro", "--force", "--single-item", "pretrain@no_shift-0"])
+    assert path.read_bytes() != before
+    assert "didn't change, skipping" in run(clone, ["dvc", "repro", "--single-item", "finetune@no_shift-0"])
 
 
 def test_both_engines_give_the_same_digits(clone: Path) -> None:
@@ -159,6 +111,7 @@ def test_both_engines_give_the_same_digits(clone: Path) -> None:
     run(clone, COMMANDS["snakemake"])
     assert results(clone) == before
     assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])
+    assert_that_a_plain_report_changes_nothing(clone)
 
 
 @pytest.fixture
@@ -200,11 +153,20 @@ def test_every_command_of_the_readme_runs(clone: Path) -> None:
     (clone / ".venv").mkdir()
     (clone / ".venv/bin").symlink_to(Path(sys.executable).parent)
     (clone / ".venv/ready").touch()
+    # Results in a commit, as every clone has them, and the identity that experiments ask for; no other test has one.
+    run(clone, ["dvc", "repro"])
+    identity = {"user.name": "Somebody", "user.email": "somebody@example.org"}
+    for key, value in identity.items():
+        run(clone, ["git", "config", key, value])
+    run(clone, ["git", "add", "-A"])
+    run(clone, ["git", "commit", "-qm", "first"])
     blocks = readme_blocks()
     assert len(blocks) >= 4
     for block in blocks:
         run(clone, ["bash", "-euo", "pipefail", "-c", block.replace("/digits/", "/smallest/")])
-    assert "| masked " not in (clone / "results/report.md").read_text()
+    for key in identity:
+        run(clone, ["git", "config", "--unset", key])
+    assert "| `masked` " not in (clone / "results/report.md").read_text()
 
 
 def test_the_readme_s_other_commands_are_ci_s() -> None:
@@ -220,7 +182,7 @@ def test_the_readme_s_variant_gets_its_stages_and_its_row(clone: Path) -> None:
     write(clone, raw)
     shown = run(clone, COMMANDS["snakemake"])
     assert "Running stage 'pretrain@masked-0'" in shown and "Running stage 'pretrain@full-0'" not in shown
-    assert "| masked " in (clone / "results/report.md").read_text()
+    assert "| `masked` " in (clone / "results/report.md").read_text()
 
 
 def test_the_further_ablations_follow_a_change(clone: Path) -> None:
@@ -232,7 +194,7 @@ def test_the_further_ablations_follow_a_change(clone: Path) -> None:
     shown = run(clone, target)
     stage = "Running stage 'workflow/further_ablations/dvc.yaml:finetune_variants@{}-0'"
     assert stage.format("causal_attention") in shown and stage.format("probe_mean") not in shown
-    assert "| causal_attention " in (clone / "results/report.md").read_text()
+    assert "| `causal_attention` " in (clone / "results/report.md").read_text()
     assert IDLE["snakemake"] in run(clone, target)
     assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])
     change(clone, "segment", "learning_rate", 2e-3)

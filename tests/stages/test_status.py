@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_run_state import signalled
+from signals import signalled
 
 from nepa.command_line import main
 

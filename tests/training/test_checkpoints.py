@@ -1,6 +1,9 @@
 """Results are whole or absent."""
 
+import errno
 import json
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,41 @@ def test_an_interrupted_folder_leaves_nothing(tmp_path: Path) -> None:
         beside.mkdir()
         (beside / "training.npz").write_bytes(b"half")
         raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def no_room(tmp_path: Path) -> Iterator[None]:
+    """No file may be longer than this, which to a writer is as a disk that is full soon."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_bytes(b"0" * 100_000),
+        lambda path: torch.save({"weights": torch.zeros(100_000)}, path.open("wb", buffering=0)),
+    ],
+    ids=["bytes", "torch.save"],
+)
+def test_no_room_is_told_with_the_name_of_what_was_written(
+    tmp_path: Path, no_room: None, write: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "step-000000001.pt"
+    with pytest.raises(OSError) as told, write_atomically(path) as beside:
+        write(beside)
+    assert told.value.errno == errno.EFBIG and told.value.filename == str(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_too_many_are_told_likewise(tmp_path: Path, no_room: None) -> None:
+    path = tmp_path / "backbone.safetensors"
+    with pytest.raises(OSError) as told:
+        write_weights(path, {"weights": torch.zeros(100_000)}, {})
+    assert told.value.errno == errno.EFBIG and told.value.filename == str(path)
     assert not list(tmp_path.iterdir())
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from signals import signalled
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_run_state import signalled
 
 from nepa.command_line import main
 

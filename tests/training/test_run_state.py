@@ -3,15 +3,14 @@
 import logging
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from signals import signalled
 
 from nepa.command_line import main
-from nepa.stages import finetune, pretrain
 
 STAGES = ("pretrain", "finetune", "segment")
 SCRATCH = Path("runs/smallest")
@@ -43,31 +42,6 @@ def outcome(stage: str) -> dict[str, bytes]:
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.name != "run.json"]
     assert len(files) >= 3
     return {str(path): path.read_bytes() for path in files}
-
-
-@contextmanager
-def signalled(stage: str, step: int, number: int = signal.SIGTERM) -> Iterator[None]:
-    """The process gets a signal while it takes the given step."""
-    if stage == "segment":
-        from nepa.stages import segment
-
-        model = segment.EncoderDecoder
-    else:
-        model = {"pretrain": pretrain.Pretraining, "finetune": finetune.Finetuning}[stage]
-    forward, taken = model.forward, 0
-
-    def heard(self, *arguments, **options):  # noqa: ANN001, ANN002, ANN003, ANN202 - stands in for the method
-        nonlocal taken
-        taken += options.get("mode") == "loss"
-        if taken == step:
-            signal.raise_signal(number)
-        return forward(self, *arguments, **options)
-
-    model.forward = heard
-    try:
-        yield
-    finally:
-        model.forward = forward
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -1,4 +1,4 @@
-"""The report: its table, statuses, verdicts and intervals, from runs whose numbers are known."""
+"""The report's table: means, statuses and intervals, from runs whose numbers are known."""
 
 import json
 import math
@@ -6,18 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
 from report_runs import write_run
 
-from nepa.command_line import main
 from nepa.errors import UserError
 from nepa.parameters import load_parameters
 from nepa.report.collect import collect_runs
 from nepa.report.statistics import paired_difference
-from nepa.report.table import COLUMNS, build_table, joint_status
-from nepa.report.verdict import row_verdict
-
-HALF = "pretraining's failure reproduced (identity); fine-tuning's failure not reproduced"
+from nepa.report.table import build_table, joint_status
 
 
 def table() -> pd.DataFrame:
@@ -97,85 +92,6 @@ def test_paired_difference_is_student_s() -> None:
     assert paired_difference({0: 5.0, 1: 7.0, 2: 9.1}, {0: 1.0, 1: 3.0, 2: 5.0}).resolved
     assert not paired_difference({0: 5.0}, {0: 1.0}).resolved
     assert paired_difference({0: 5.0}, {1: 1.0}) is None
-
-
-@pytest.mark.parametrize(
-    ("variant", "figure", "values", "status", "expected"),
-    [
-        ("no_shift", "fail", [80.0, 81.0], "identity", HALF),
-        ("no_shift", "fail", [None, 11.0], "identity", "reproduced: fails"),
-        ("no_stop_gradient", "fail", [10.0, 12.0], "collapsed", "reproduced: fails"),
-        ("no_stop_gradient", "fail", [80.0, 81.0], "ok", "not reproduced"),
-        ("no_causal_mask", 73.6, [70.0, 71.1], "ok", "reproduced: same sign"),
-        ("no_causal_mask", 73.6, [90.0, 91.1], "ok", "not reproduced: opposite sign"),
-        ("no_causal_mask", 73.6, [80.0, 90.0], "ok", "not resolved"),
-        ("from_scratch", None, [70.0, 71.1], "ok", "full is better"),
-        ("full", 76.8, None, "ok", ""),
-        ("absent", "fail", None, "ok", "not run"),
-    ],
-)  # fmt: skip
-def test_verdicts(
-    project: Path,
-    variant: str,
-    figure: float | str | None,
-    values: list,
-    status: str,
-    expected: str,
-) -> None:
-    for seed, top1 in enumerate([80.0, 81.0]):
-        write_run("finetune", "full", seed, top1=top1)
-    for seed, top1 in enumerate(values or []):
-        write_run("finetune", variant, seed, top1=top1, status=status, recipe="smallest")
-    parameters = load_parameters()
-    declared = parameters.model_copy(update={"recipe": "another"})  # so that every run is looked at
-    found = row_verdict(
-        collect_runs(declared), "finetune", "top1", variant, "full", {"full": 76.8, variant: figure}, 10
-    )
-    assert found == expected
-
-
-def write_everything() -> None:
-    for seed in (0, 1):
-        for variant in ("full", "no_causal_mask", "no_shift", "no_stop_gradient"):
-            write_run("pretrain", variant, seed)
-            write_run("finetune", variant, seed, top1=80.0 + seed)
-        write_run("finetune", "from_scratch", seed, initialisation="random")
-    for variant in ("full", "from_scratch"):
-        write_run("segment", variant, 0)
-
-
-def test_the_report_is_made_from_files_alone_and_is_the_same_twice(project: Path) -> None:
-    write_everything()
-    outcomes = []
-    for _ in range(2):
-        assert main(["report"]) == 0
-        files = [p for p in Path("results").rglob("*") if p.is_file() and "runs" not in p.parts]
-        outcomes.append({str(path): path.read_bytes() for path in files})
-    assert outcomes[0] == outcomes[1]
-    assert set(outcomes[0]) == {
-        "results/report.md",
-        "results/table.csv",
-        "results/figures/smallest/curves.png",
-        "results/figures/smallest/segmentations.png",
-    }
-    text = Path("results/report.md").read_text()
-    assert "| 80.5 ± 0.7 (n = 2) |" in text
-    assert "a processor" in text and "cccccccccccc" in text and "dddddddddddd" in text
-    for line in text.splitlines():
-        if "](" in line and line.startswith("!"):
-            with Image.open(Path("results") / line.split("](")[1].rstrip(")")) as picture:
-                assert picture.width > 600
-    read = pd.read_csv("results/table.csv")
-    assert list(read.columns) == COLUMNS
-
-
-def test_the_report_names_what_the_floors_change(project: Path) -> None:
-    write_everything()
-    assert main(["report"]) == 0
-    text = Path("results/report.md").read_text()
-    assert "`finetune.initialisation` random (shared: pretrained)" in text
-    assert "`finetune.freeze_patch_embedding` no (shared: yes)" in text
-    assert "| `model.layer_scale` " in text  # leaves the paper's
 
 
 def test_a_truncated_result_is_named(project: Path) -> None:

@@ -1,0 +1,77 @@
+"""One side of a comparison: the parameters and metrics of a git revision, a DVC experiment or a folder."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dvc.api import DVCFileSystem
+from dvc.exceptions import NotDvcRepoError
+from dvc.repo import Repo
+from dvc.scm import SCMError
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from nepa.errors import UserError
+
+RUNS = "*/*/*/*/seed-*/metrics.json"  # main line or further ablations, recipe, stage, variant, seed
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is compared.
+
+    Attributes:
+        name: as the user gave it.
+        parameters: of params.yaml; None where a folder of results lies alone.
+        metrics: of each run, by `recipe/stage/variant/seed-N`.
+    """
+
+    name: str
+    parameters: dict[str, Any] | None
+    metrics: dict[str, dict[str, Any]]
+
+
+def read_side(name: str) -> Side:
+    """Read a folder (`.` for what lies here now), or else a revision or experiment of this repository.
+
+    A folder holds params.yaml and results/, or is a folder of results alone.
+
+    Raises:
+        UserError: there is none of that name, it holds no results, or a file of it is truncated.
+    """
+    folder = Path(name)
+    if (folder / "results").is_dir():
+        return _read(name, LocalFileSystem(), folder / "params.yaml", folder / "results")
+    if folder.is_dir() and any(folder.glob(RUNS)):
+        # Only the project's own results are known to belong to the params.yaml beside them.
+        beside = folder.resolve().parent / "params.yaml" if folder.resolve().name == "results" else None
+        return _read(name, LocalFileSystem(), beside, folder)
+    try:
+        Repo.find_root()
+        files = DVCFileSystem(rev=name)
+        files.info("/")  # looks the revision up
+    except (NotDvcRepoError, SCMError):
+        raise UserError(
+            f"compare: '{name}' is no folder of results, and no git revision or experiment here; "
+            "see `git log` and `dvc exp list`"
+        ) from None
+    return _read(name, files, Path("params.yaml"), Path("results"))
+
+
+def _read(name: str, files: AbstractFileSystem, parameters: Path | None, results: Path) -> Side:
+    known = parameters is not None and files.exists(parameters.as_posix())
+    paths = sorted(map(str, files.glob(f"{results.as_posix()}/{RUNS}")))
+    if not paths:
+        raise UserError(f"compare: {name} holds no results; run `dvc repro` there, or name another")
+    metrics = {}
+    for path in paths:
+        try:
+            metrics["/".join(Path(path).parts[-5:-1])] = json.loads(files.read_text(path))
+        except json.JSONDecodeError:
+            raise UserError(f"compare: {path} of {name} is truncated or no JSON; run its stage again") from None
+    try:
+        return Side(name, yaml.safe_load(files.read_text(parameters.as_posix())) if known else None, metrics)
+    except yaml.YAMLError:
+        raise UserError(f"compare: {parameters} of {name} is not YAML; mend it there") from None

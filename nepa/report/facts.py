@@ -1,0 +1,101 @@
+"""The report's tables of facts: what pretraining did, cost, provenance, and where the settings leave the paper's."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from nepa.parameters import Parameters
+from nepa.report.collect import STAGES, Run
+from nepa.report.markdown import NONE, joined, number, setting
+from nepa.report.table import paper
+
+
+def pretraining_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """What each variant's pretraining ended as; of the rows of `build_table` that belong to one recipe."""
+    lines = []
+    pretraining = rows[(rows["task"] == "pretraining") & (rows["status"] != "not_run")]
+    for variant, mine in pretraining.groupby("variant", sort=False):
+        measures = mine.set_index("metric")["mean"]
+        lines.append(
+            {
+                "variant": f"`{variant}`",
+                "status": mine["status"].iloc[0],
+                "loss": number(measures["evaluation_loss"], 4),
+                "relative spread": number(measures["relative_spread"], 4),
+                "cosine with own position": number(measures["identity_cosine"], 4),
+                "seeds": mine["n"].iloc[0],
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def cost_table(runs: list[Run]) -> pd.DataFrame:
+    """Wall time, throughput and memory by stage, as its runs recorded them."""
+    lines = []
+    for stage in STAGES:
+        facts = [run.provenance for run in runs if run.stage == stage]
+        trained = pd.Series([fact["images_per_second"] for fact in facts if fact["images_per_second"]], dtype=float)
+        if facts:
+            lines.append(
+                {
+                    "stage": stage,
+                    "runs": len(facts),
+                    "training, s": f"{sum(fact['seconds'] for fact in facts):,.0f}",
+                    "whole process, s": f"{sum(fact['stage_seconds'] for fact in facts):,.0f}",
+                    "images/s, median": NONE if trained.empty else f"{trained.median():,.0f}",
+                    "peak memory, MB": f"{max(fact['peak_memory_mb'] for fact in facts):,}",
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def provenance_table(runs: list[Run]) -> pd.DataFrame:
+    """Code, data, hardware and versions by stage; more than one value means that the runs differ."""
+    lines = {"code": {}, "data": {}, "hardware": {}, "threads": {}, "last finished": {}}
+    versions: dict[str, dict[str, str]] = {}
+    for stage in STAGES:
+        if not (facts := [run.provenance for run in runs if run.stage == stage]):
+            continue
+        lines["code"][stage] = _distinct(fact["code"][:12] for fact in facts)
+        lines["data"][stage] = _distinct(fact["data"][:12] for fact in facts)
+        lines["hardware"][stage] = _distinct(fact["hardware"] for fact in facts)
+        lines["threads"][stage] = _distinct(fact["threads"] for fact in facts)
+        lines["last finished"][stage] = max(fact["finished"] for fact in facts)
+        for package in facts[0]["versions"]:
+            of_package = versions.setdefault(package, {})
+            of_package[stage] = _distinct(fact["versions"].get(package, NONE) for fact in facts)
+    return (
+        pd.DataFrame([{"": name} | values for name, values in (lines | versions).items()]) if runs else pd.DataFrame()
+    )
+
+
+def settings_table(parameters: Parameters) -> pd.DataFrame:
+    """Where the recipe in place has neither the paper's setting nor the released code's."""
+    lines = []
+    for name, stated in paper()["settings"].items():
+        of, key = name.split(".")
+        ours = getattr(getattr(parameters, of), key)
+        if ours not in stated.values():
+            theirs = {source: setting(stated[source]) if source in stated else NONE for source in ("paper", "code")}
+            lines.append({"setting": f"`{name}`", "here": setting(ours)} | theirs)
+    return pd.DataFrame(lines)
+
+
+def variants_table(parameters: Parameters) -> pd.DataFrame:
+    """What each variant changes in the shared settings, one change a row."""
+    return pd.DataFrame(
+        {
+            "variant": f"`{variant}` of {group}",
+            "setting": f"`{of}.{key}`",
+            "here": setting(value),
+            "shared": setting(getattr(getattr(parameters, of), key)),
+        }
+        for group in ("pretraining", "finetuning", "segmentation")
+        for variant, sections in parameters.variants(group).items()
+        for of, values in sections.items()
+        for key, value in values.items()
+    )
+
+
+def _distinct(values: Iterable[object]) -> str:
+    return joined(sorted({str(value) for value in values}))

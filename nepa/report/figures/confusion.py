@@ -1,0 +1,39 @@
+"""Which classes a fine-tuned model takes for which."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nepa.report.collect import Run
+from nepa.report.figures.style import WIDTH
+
+SHOWN = ("full", "from_scratch")
+NUMBERS_UP_TO = 12  # classes: more leave no room for numbers in the cells
+TICKS = 10
+
+
+def draw_confusion(runs: list[Run]) -> Figure | None:
+    """Rows of the confusion matrix in percent, over all seeds, of `full` and of training from scratch."""
+    matrices = {}
+    for variant in SHOWN:
+        mine = [run for run in runs if (run.stage, run.variant) == ("finetune", variant)]
+        counts = [np.array(run.metrics["confusion"]) for run in mine if run.metrics["confusion"]]
+        if counts:
+            matrices[f"{variant}, {len(counts)} seed{'s' * (len(counts) > 1)}"] = sum(counts)
+    if not matrices:
+        return None
+    figure = Figure((WIDTH, 4.1), layout="compressed")
+    panels = figure.subplots(1, len(matrices), squeeze=False)[0]
+    for panel, (title, counts) in zip(panels, matrices.items(), strict=True):
+        share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        picture = panel.imshow(share, cmap="Blues", vmin=0, vmax=100)
+        classes = len(counts)
+        every = range(0, classes, -(-classes // TICKS) if classes > NUMBERS_UP_TO else 1)
+        panel.set(title=title, xlabel="predicted class", ylabel="true class", xticks=every, yticks=every)
+        panel.spines[:].set_visible(True)
+        if classes <= NUMBERS_UP_TO:
+            for (row, column), value in np.ndenumerate(share):
+                if round(value):
+                    colour = "white" if value > 55 else "black"
+                    panel.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=8.5)
+    figure.colorbar(picture, ax=panels, label="of the true class's images (%)", shrink=0.8)
+    return figure

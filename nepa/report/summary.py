@@ -1,0 +1,152 @@
+"""The report's first page: what ran and what it shows, counted and listed from the verdicts of the tables below it."""
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from nepa.parameters import Parameters
+from nepa.report.collect import Run, declared_runs
+from nepa.report.comparisons import Comparison, PaperTable
+from nepa.report.markdown import bold, interval, joined, link, paper_figure, section
+
+# In the order of the summary. `reference` is no finding.
+KINDS = ("reproduced", "partly reproduced", "not reproduced", "not resolved", "not in the paper")
+# The picture that shows a table's rows best, and the heading it stands under.
+PICTURES = {
+    "ablation": ("curves", "Fig. 7"),
+    "components": ("ablations", "Fig. 3"),
+    "classification": ("confusion", "confusion matrix"),
+    "segmentation": ("segmentations", "predicted segmentations"),
+}
+
+
+def what_ran(parameters: Parameters, recipe: str, runs: list[Run]) -> str:
+    """How many runs of a recipe have finished, on what and when; of those declared, for the recipe in place."""
+    if not runs:
+        return "nothing has run."
+    seeds = {
+        stage: joined(str(seed) for seed in sorted({run.seed for run in runs if run.stage == stage}))
+        for stage in dict.fromkeys(run.stage for run in runs)
+    }
+    count = str(len(runs))
+    if recipe == parameters.recipe:
+        count += f" of {len(declared_runs(parameters))} declared"
+    finished = sorted(run.provenance["finished"] for run in runs)
+    dates = joined(dict.fromkeys((finished[0][:10], finished[-1][:10])), " to ")
+    hardware = joined(sorted({run.provenance["hardware"] for run in runs}))
+    of_stages = joined((f"{stage} {numbers}" for stage, numbers in sorted(seeds.items())), "; ")
+    return f"{count} runs have finished, {dates}, on {hardware}. Seeds: {of_stages}."
+
+
+def missing_runs(parameters: Parameters, runs: list[Run]) -> list[str]:
+    """Declared runs of the recipe in place that have not finished, by stage and seeds.
+
+    Args:
+        runs: of the recipe in place.
+    """
+    absent = declared_runs(parameters) - {(run.stage, run.variant, run.seed) for run in runs}
+    seeds: dict[tuple[str, str], list[int]] = {}
+    for stage, variant, seed in sorted(absent):
+        seeds.setdefault((stage, variant), []).append(seed)
+    alike: dict[tuple[str, str], list[str]] = {}
+    for (stage, variant), numbers in seeds.items():
+        alike.setdefault((stage, joined(numbers)), []).append(f"`{variant}`")
+    return [f"{stage} with seed {numbers} of {joined(variants)}" for (stage, numbers), variants in alike.items()]
+
+
+def counts(tables: list[PaperTable]) -> str:
+    """How many of the paper's rows came out how."""
+    found = Counter(row.verdict.kind for _, row in _findings(tables) if row.verdict.kind != "not in the paper")
+    total = sum(found.values())
+    parts = [f"{found[kind]} {kind}" for kind in KINDS if kind != "not in the paper"]
+    return f"Rows of the paper with something beside them: {total}, of which {joined(parts)}."
+
+
+def intervals_looked_at(tables: list[PaperTable]) -> int:
+    """Comparisons that an interval decided: at 95 % each, one in twenty excludes 0 by chance."""
+    return sum(row.difference is not None and row.difference.n > 1 for _, row in _findings(tables))
+
+
+def findings_table(recipe: str, tables: list[PaperTable], figures: dict[str, str]) -> pd.DataFrame:
+    """Every row with a verdict, the resolved ones first, each with its evidence.
+
+    Args:
+        figures: the recipe's pictures, by name.
+    """
+    lines = []
+    for table, row in sorted(_findings(tables), key=lambda finding: KINDS.index(finding[1].verdict.kind)):
+        evidence = [link(table.name, section(recipe, table.name))]
+        picture, heading = PICTURES.get(table.task, ("", ""))
+        if picture in figures:
+            evidence.append(link(heading, section(recipe, heading)))
+        lines.append(
+            {
+                "verdict": bold(row.verdict.kind),
+                "row": f"`{row.variant}`",
+                "here": _here(table, row),
+                "paper": _paper_difference(table, row),
+                "evidence": joined(evidence),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def not_run_rows(tables: list[PaperTable]) -> pd.DataFrame:
+    """The paper's rows that nothing here stands beside."""
+    return pd.DataFrame(
+        {
+            "paper": table.name,
+            "subject": table.subject,
+            "row": f"`{row.variant}`",
+            "paper's figure": paper_figure(row.paper),
+        }
+        for table in tables
+        for row in table.rows
+        if row.verdict.kind == "not run" and row.paper is not None
+    )
+
+
+def what_did_not_run(parameters: Parameters, rows: int, recipes: Path, runs: list[Run]) -> list[str]:
+    """What this report says nothing about: declared runs, the paper's rows, whole recipes.
+
+    Args:
+        rows: of `not_run_rows`, for the recipe in place.
+        recipes: folder of the recipes' files.
+        runs: of all recipes.
+    """
+    current = parameters.recipe
+    missing = missing_runs(parameters, [run for run in runs if run.recipe == current])
+    others = sorted({path.stem for path in recipes.glob("*.yaml")} - {run.recipe for run in runs} - {current})
+    return [
+        f"declared by `{current}` and absent: {joined(missing, '; ') if missing else 'nothing'}",
+        f"rows of the paper's tables with nothing of `{current}` beside them: "
+        + (link(str(rows), "Rows of the paper that have not run") if rows else "none"),
+        f"recipes without any result here: {joined(f'`{name}`' for name in others) if others else 'none'}",
+    ]
+
+
+def _findings(tables: list[PaperTable]) -> list[tuple[PaperTable, Comparison]]:
+    """Rows with a verdict; one that the paper does not have, and that stands in two tables, once."""
+    found: dict[tuple[str, ...], tuple[PaperTable, Comparison]] = {}
+    for table in tables:
+        for row in table.rows:
+            if row.verdict.kind in KINDS:
+                own = row.verdict.kind == "not in the paper"
+                key = (row.variant, row.metric) if own else (table.task, row.variant)
+                found[key] = (table, row)
+    return list(found.values())
+
+
+def _here(table: PaperTable, row: Comparison) -> str:
+    status = "" if row.status == "ok" else f"{row.status}; "
+    if row.variant == table.reference:
+        return status + row.verdict.text
+    return f"{status}{table.reference} − it: {interval(row.difference)}"
+
+
+def _paper_difference(table: PaperTable, row: Comparison) -> str:
+    reference = next((other.paper for other in table.rows if other.variant == table.reference), None)
+    if isinstance(row.paper, float) and isinstance(reference, float) and row.variant != table.reference:
+        return f"{reference - row.paper:+.1f}"
+    return paper_figure(row.paper)

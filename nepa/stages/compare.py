@@ -1,0 +1,66 @@
+"""`nepa compare`: no stage of the graph; what differs between two revisions, experiments or folders of results."""
+
+import pandas as pd
+
+from nepa.compare.changes import (
+    JUDGEMENTS,
+    Change,
+    changed_metrics,
+    changed_parameters,
+    changed_statuses,
+    runs_alone,
+)
+from nepa.compare.sides import Side, read_side
+from nepa.report import markdown
+
+
+def describe(first: str, second: str) -> str:
+    """Parameters and metrics that differ, as text.
+
+    Args:
+        first, second: a git revision, a DVC experiment, or a folder.
+    """
+    sides = read_side(first), read_side(second)
+    statuses = changed_statuses(*sides)
+    changes, same = changed_metrics(*sides)
+    parts = [f"A is {first}, B is {second}.", _parameters(*sides)]
+    if not statuses.empty:
+        parts.append(f"Status of {len(statuses)} runs:\n\n{markdown.table(statuses)}")
+    parts.append(f"Metrics: {same} equal, {len(changes)} changed{_counted(changes)}.")
+    if changes:
+        parts.append(markdown.table(pd.DataFrame(map(_row, changes))))
+        parts.append("Means over the seeds compared, B minus A seed by seed where both have the same; 95 % intervals.")
+    for name, one, other in (("A", *sides), ("B", *sides[::-1])):
+        if alone := runs_alone(one, other):
+            parts.append(f"Only in {name}: {'; '.join(alone)}.")
+    return "\n\n".join(parts)
+
+
+def _parameters(first: Side, second: Side) -> str:
+    changed = changed_parameters(first, second)
+    if changed is None:
+        unknown = " and ".join(side.name for side in (first, second) if side.parameters is None)
+        return f"Parameters: unknown of {unknown}, without a params.yaml."
+    if changed.empty:
+        return "Parameters: all equal."
+    return f"Parameters: {len(changed)} differ.\n\n{markdown.table(changed)}"
+
+
+def _counted(changes: list[Change]) -> str:
+    counts = ((kind, sum(change.judgement == kind for change in changes)) for kind in JUDGEMENTS)
+    text = ", ".join(f"{count} {kind}" for kind, count in counts if count)
+    return f": {text}" if text else ""
+
+
+def _row(change: Change) -> dict[str, str]:
+    difference = change.difference
+    interval = "" if difference.n < 2 else f" [{difference.low:+.3g}, {difference.high:+.3g}]"
+    return {
+        "run": change.run,
+        "metric": change.metric,
+        "A": f"{change.first:.4g}",
+        "B": f"{change.second:.4g}",
+        "B − A": f"{difference.mean:+.3g}{interval}",
+        "seeds": f"{difference.n}" if change.paired else f"{difference.n}, unpaired",
+        "judgement": change.judgement,
+    }

@@ -1,0 +1,139 @@
+"""`nepa compare` on folders, revisions and experiments of a small repository with real results."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from dvc.repo import Repo
+
+from nepa.command_line import main
+from nepa.report.statistics import independent_difference
+
+GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+
+
+def write_metrics(root: Path, variant: str, seed: int, **metrics: object) -> None:
+    folder = root / f"results/runs/small/finetune/{variant}/seed-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(json.dumps({"status": "ok", "evaluated_on": "test"} | metrics))
+
+
+def write_state(root: Path, rate: float, shift: float) -> None:
+    """Three variants: one shifted alike on every seed, one at random, one not at all."""
+    root.mkdir(exist_ok=True)
+    (root / "params.yaml").write_text(f"recipe: small\nfinetune: {{rate: {rate}, labels: 40}}\n")
+    for seed, noise in enumerate((0.3, -0.2, 0.1)):
+        write_metrics(root, "full", seed, top1=80 + seed + (shift + noise) * (shift > 0), confusion=[[1, 2]])
+        write_metrics(root, "noisy", seed, top1=80 + 10 * noise * (shift > 0), IoU={"a": shift})
+        write_metrics(root, "same", seed, top1=70.0 + seed)
+
+
+@pytest.fixture
+def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_state(tmp_path / "before", 0.1, 0.0)
+    write_state(tmp_path / "after", 0.2, 5.0)
+    return tmp_path
+
+
+def shown(capsys: pytest.CaptureFixture, *sides: str) -> str:
+    assert main(["compare", *sides]) == 0
+    return capsys.readouterr().out
+
+
+def test_what_changed_and_whether_beyond_the_seeds(states: Path, capsys: pytest.CaptureFixture) -> None:
+    text = shown(capsys, "before", "after")
+    lines = [" ".join(line.replace("|", " ").split()) for line in text.splitlines()]
+    assert "Parameters: 1 differ." in lines and "finetune.rate 0.1 0.2" in lines
+    assert "Metrics: 1 equal, 2 changed: 1 beyond the seeds, 1 within the seeds." in lines
+    # Differences 5.3, 4.8, 5.1: deviation .2517, t(.975, 2) = 4.3027.
+    assert "small/finetune/full top1 81 86.07 +5.07 [+4.44, +5.69] 3 beyond the seeds" in lines
+    assert any(line.startswith("small/finetune/noisy top1 80 80.67 +0.667 [") for line in lines)
+    assert "IoU" not in text and "finetune/same" not in text
+
+
+def test_seeds_statuses_and_runs_that_one_side_lacks(states: Path, capsys: pytest.CaptureFixture) -> None:
+    write_metrics(states / "after", "noisy", 1, top1=None, status="diverged")
+    shutil.rmtree(states / "after/results/runs/small/finetune/same")
+    for seed in (7, 8):  # no seed in common: compared as independent
+        shutil.move(
+            states / f"after/results/runs/small/finetune/full/seed-{seed - 7}",
+            states / f"after/results/runs/small/finetune/full/seed-{seed}",
+        )
+    shutil.rmtree(states / "after/results/runs/small/finetune/full/seed-2")
+    text = " ".join(shown(capsys, "before", "after").replace("|", " ").split())
+    assert "small/finetune/noisy/seed-1 ok diverged" in text
+    assert "2, unpaired" in text
+    assert "Only in A: small/finetune/full (seed 0, 1, 2); small/finetune/same (seed 0, 1, 2)." in text
+    assert "Only in B: small/finetune/full (seed 7, 8)." in text
+
+
+def test_welch_s_interval() -> None:
+    difference = independent_difference({0: 1.0, 1: 2.0, 2: 3.0}, {5: 4.0, 6: 6.0, 7: 8.0})
+    # Standard error sqrt(1/3 + 4/3), 2.94 degrees of freedom, t = 3.2188.
+    assert (difference.mean, difference.n) == (-4.0, 3)
+    assert difference.high == pytest.approx(-4 + 3.2188 * (5 / 3) ** 0.5, rel=1e-3)
+    assert not independent_difference({0: 1.0}, {1: 2.0, 2: 3.0}).resolved
+    assert independent_difference({}, {1: 2.0}) is None
+
+
+def test_results_alone_have_no_parameters(states: Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.copytree("before/results", "kept")
+    assert "Parameters: unknown of kept, without a params.yaml." in shown(capsys, "kept", "after")
+    # A project's own results belong to the params.yaml beside them.
+    assert "finetune.rate" in shown(capsys, "before/results", "after")
+
+
+@pytest.fixture
+def repository(states: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two commits of the two states, the second one's results changed once more and not committed."""
+    root = states / "before"
+    monkeypatch.chdir(root)
+    subprocess.run([*GIT, "init", "-q"], check=True)
+    Repo.init().close()
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    for rate, shift in ((0.1, 0.0), (0.2, 5.0)):
+        write_state(root, rate, shift)
+        subprocess.run([*GIT, "add", "-A"], check=True)
+        subprocess.run([*GIT, "commit", "-qm", "state"], check=True)
+    write_state(root, 0.3, 9.0)
+    return root
+
+
+def test_revisions_experiments_and_what_lies_here(repository: Path, capsys: pytest.CaptureFixture) -> None:
+    text = " ".join(shown(capsys, "HEAD~1", "HEAD").replace("|", " ").split())
+    assert "A is HEAD~1, B is HEAD." in text and "finetune.rate 0.1 0.2" in text and "+5.07 [" in text
+    assert "finetune.rate | 0.2" in " ".join(shown(capsys, "HEAD", ".").split())
+    with Repo() as repo:
+        repo.experiments.save(name="tried")
+    text = " ".join(shown(capsys, "HEAD~1", "tried").replace("|", " ").split())
+    assert "finetune.rate 0.1 0.3" in text and "+9.07 [" in text
+    assert "Parameters: all equal." in shown(capsys, "tried", ".")
+    assert "Metrics: 3 equal, 0 changed." in shown(capsys, "tried", ".")
+
+
+@pytest.mark.parametrize("place", ["repository", "states"])
+def test_unknown_names(place: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture) -> None:
+    request.getfixturevalue(place)
+    assert main(["compare", "nope", "."]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("nepa: error: compare: 'nope' is no folder of results, and no git revision or experiment")
+    assert error.count("\n") == 1
+
+
+def test_what_cannot_be_read_is_named(states: Path, capsys: pytest.CaptureFixture) -> None:
+    (states / "before/results/runs/small/finetune/full/seed-1/metrics.json").write_text('{"top1"')
+    assert main(["compare", "before", "after"]) == 2
+    assert "seed-1/metrics.json of before is truncated or no JSON" in capsys.readouterr().err
+    (states / "empty/results").mkdir(parents=True)
+    assert main(["compare", "after", "empty"]) == 2
+    assert "compare: empty holds no results" in capsys.readouterr().err
+
+
+def test_the_committed_results_equal_themselves(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(ROOT)
+    text = shown(capsys, ".", "results")
+    assert "Parameters: all equal." in text and "0 changed." in text

@@ -1,0 +1,106 @@
+"""The figures: of any size of image and number of classes, one style per variant, and honest about what is absent."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+from report_runs import pretraining_samples, segmentation_samples, write_run
+
+from nepa.parameters import load_parameters
+from nepa.report.collect import Run, collect_runs
+from nepa.report.figures import draw_figures
+from nepa.report.figures.ablations import draw_ablations
+from nepa.report.figures.confusion import draw_confusion
+from nepa.report.figures.curves import draw_curves
+from nepa.report.figures.segmentations import draw_segmentations
+from nepa.report.figures.stages import draw_stages
+from nepa.report.figures.style import VARIANTS, line_of
+from nepa.report.figures.triplets import draw_triplets
+from nepa.workflow.ledger import StageGroup
+
+
+def found() -> list[Run]:
+    return collect_runs(load_parameters())
+
+
+def texts(figure: Figure) -> str:
+    return "\n".join(text.get_text() for axes in figure.axes for text in axes.texts)
+
+
+@pytest.mark.filterwarnings("error")
+def test_natural_images_many_patches_and_many_classes(project: Path) -> None:
+    confusion = np.eye(100, dtype=int).tolist()
+    for seed in (0, 1):
+        folder = write_run("pretrain", "full", seed)
+        np.savez(folder / "samples.npz", **pretraining_samples(side=96, channels=3, grid=16))
+        write_run("finetune", "full", seed, confusion=confusion)
+    for variant in ("full", "from_scratch"):
+        folder = write_run("segment", variant, 0)
+        np.savez(folder / "samples.npz", **segmentation_samples(90, 120, 3, 150))
+    drawn = draw_figures(found(), Path("figures"), [])
+    assert drawn == ["curves", "triplets", "confusion", "segmentations", "cost"]
+    for name in drawn:
+        with Image.open(f"figures/{name}.png") as picture:
+            assert picture.width > 1000
+    legend = draw_segmentations(found()).legends[0]
+    assert len(legend.get_texts()) == 20
+
+
+def test_a_variant_looks_the_same_in_every_figure(project: Path) -> None:
+    for variant in ("full", "no_shift", "no_stop_gradient"):
+        write_run("pretrain", variant, 0)
+        write_run("finetune", variant, 0)
+    for figure in (draw_curves(found()), draw_ablations(found())):
+        lines = [line for axes in figure.axes for line in axes.lines if line.get_label() in VARIANTS]
+        assert len({line.get_label() for line in lines}) == 3
+        for line in lines:
+            assert (to_hex(line.get_color()).upper(), line.get_linestyle()) == VARIANTS[line.get_label()]
+    assert len(set(VARIANTS.values())) == len({colour for colour, _ in VARIANTS.values()}) == len(VARIANTS)
+    # One that no figure knows has a style by its name alone.
+    others = [line_of(name) for name in ("masked", "wide", "deep", "narrow", "masked")]
+    assert others[0] == others[-1] and len({tuple(line.values()) for line in others}) > 2
+    assert not {line["color"] for line in others} & set(dict(VARIANTS.values()))
+
+
+def test_a_panel_whose_pair_has_not_run_says_so(project: Path) -> None:
+    for variant in ("full", "no_stop_gradient"):
+        write_run("pretrain", variant, 0)
+    write_run("pretrain", "layer_scale", 0, root="results/further_ablations")
+    figure = draw_ablations(found())
+    assert [len(axes.lines) for axes in figure.axes] == [0, 2, 0, 0]
+    assert "not run:\nplain" in texts(figure) and "not run:\nfull\nno_shift" in texts(figure)
+
+
+def test_triplets_of_every_variant_that_did_not_diverge(project: Path) -> None:
+    write_run("pretrain", "full", 0, status="diverged")
+    write_run("pretrain", "full", 1)
+    write_run("pretrain", "no_shift", 0, status="diverged")
+    figure = draw_triplets(found())
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert "full\nseed 1" in labels and not any("no_shift" in label for label in labels)
+    # All three images with both queries, for a variant that stands alone; what is hidden from the query is masked.
+    maps = [axes.images[0].get_array() for axes in figure.axes if axes.get_xlabel().startswith("BOS ")]
+    assert len(maps) == 6 and sorted(int(m.mask.sum()) for m in maps) == [3, 3, 3, 7, 7, 7]
+
+
+def test_the_confusion_matrix_is_in_percent_over_all_seeds(project: Path) -> None:
+    write_run("finetune", "full", 0, confusion=[[3, 1], [0, 0]])
+    write_run("finetune", "full", 1, confusion=[[3, 1], [2, 2]])
+    shares = draw_confusion(found()).axes[0].images[0].get_array()
+    assert shares.tolist() == [[75, 25], [50, 50]]
+
+
+def test_the_graph_of_stages_counts_what_is_finished_and_up_to_date() -> None:
+    groups = [
+        StageGroup("pretrain", False, (), declared=4, finished=4, current=4),
+        StageGroup("finetune", False, (("pretrain", False),), declared=4, finished=3, current=2),
+        StageGroup("finetune", True, (("pretrain", False),), declared=5, finished=0, current=0),
+    ]
+    shown = texts(draw_stages(groups))
+    assert "pretrain\n4 of 4 finished\nup to date" in shown
+    assert "finetune\n3 of 4 finished\n2 up to date" in shown
+    assert "further ablations:\nfinetune\n0 of 5 finished" in shown
+    assert draw_stages([]) is None

@@ -1,0 +1,71 @@
+"""Verdicts by the report's rule, on runs whose numbers are known."""
+
+from pathlib import Path
+
+import pytest
+from report_runs import write_run
+
+from nepa.parameters import load_parameters
+from nepa.report.collect import Run, collect_runs
+from nepa.report.verdict import Verdict, level_verdict, row_verdict
+
+HALF = "partly: pretraining fails (identity), fine-tuning does not"
+
+
+def of_any_recipe() -> list[Run]:
+    return collect_runs(load_parameters().model_copy(update={"recipe": "another"}))
+
+
+@pytest.mark.parametrize(
+    ("variant", "figure", "values", "status", "expected"),
+    [
+        ("no_shift", "fail", [80.0, 81.0], "identity", Verdict("partly reproduced", HALF)),
+        ("no_shift", "fail", [None, 11.0], "identity", Verdict("reproduced", "reproduced: fails (identity)")),
+        ("no_stop_gradient", "fail", [10.0, 12.0], "collapsed", Verdict("reproduced", "reproduced: fails (collapsed)")),
+        ("no_stop_gradient", "fail", [80.0, 81.0], "ok", Verdict("not reproduced", "not reproduced: does not fail")),
+        ("no_causal_mask", 73.6, [70.0, 71.1], "ok", Verdict("reproduced", "reproduced: same sign")),
+        ("no_causal_mask", 73.6, [90.0, 91.1], "ok", Verdict("not reproduced", "not reproduced: opposite sign")),
+        ("no_causal_mask", 73.6, [80.0, 90.0], "ok", Verdict("not resolved", "not resolved")),
+        ("no_causal_mask", 73.6, [70.0], "ok", Verdict("not resolved", "not resolved")),
+        ("from_scratch", None, [70.0, 71.1], "ok", Verdict("not in the paper", "full is better")),
+        ("from_scratch", None, [90.0, 91.1], "ok", Verdict("not in the paper", "full is worse")),
+        ("from_scratch", None, [80.0, 90.0], "ok", Verdict("not in the paper", "not resolved")),
+        ("full", 76.8, None, "ok", Verdict("reference", "the reference")),
+        ("absent", "fail", None, "ok", Verdict("not run", "not run")),
+    ],
+)
+def test_verdicts(
+    project: Path, variant: str, figure: float | str | None, values: list, status: str, expected: Verdict
+) -> None:
+    for seed, top1 in enumerate([80.0, 81.0]):
+        write_run("finetune", "full", seed, top1=top1)
+    for seed, top1 in enumerate(values or []):
+        write_run("finetune", variant, seed, top1=top1, status=status)
+    figures = {"full": 76.8, variant: figure}
+    assert row_verdict(of_any_recipe(), "finetune", "top1", variant, "full", figures) == expected
+
+
+def test_chance_is_that_of_the_run_s_own_classes(project: Path) -> None:
+    """Not of the recipe in place: with 2 classes 54 % is chance, with 10 it is not."""
+    for recipe, classes, kind in (("two", 2, "reproduced"), ("ten", 10, "partly reproduced")):
+        confusion = [[1] * classes for _ in range(classes)]
+        write_run("finetune", "no_shift", 0, recipe=recipe, top1=54.0, status="identity", confusion=confusion)
+        runs = [run for run in of_any_recipe() if run.recipe == recipe]
+        assert row_verdict(runs, "finetune", "top1", "no_shift", "full", {"no_shift": "fail"}).kind == kind
+    write_run("finetune", "no_shift", 0, recipe="many", top1=4.0, status="identity", confusion=None)
+    runs = [run for run in of_any_recipe() if run.recipe == "many"]
+    assert row_verdict(runs, "finetune", "top1", "no_shift", "full", {"no_shift": "fail"}).kind == "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({0: 83.7, 1: 83.8, 2: 83.9}, "reproduced"),
+        ({0: 80.0, 1: 80.1, 2: 80.2}, "not reproduced"),
+        ({0: 86.0, 1: 86.1, 2: 86.2}, "not reproduced"),
+        ({0: 82.5, 1: 83.8, 2: 85.0}, "not resolved"),
+        ({0: 83.8}, "not resolved"),
+    ],
+)
+def test_a_level_needs_its_whole_interval_near_the_paper_s(values: dict[int, float], kind: str) -> None:
+    assert level_verdict(values, 83.8).kind == kind
