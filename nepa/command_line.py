@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--batch-size", type=int, help="default: a device's share of the recipe's, or what fits")
     command.add_argument("--seconds", type=float, default=20.0, help="that a comparison should take (default: 20)")
     command.add_argument("--images", type=Path, help="where JPEGs lie that the loaders are to read, as `data.path`")
-    command.add_argument("--output", type=Path, help="default: a file in results/bench with the hardware's name")
+    command.add_argument("--output", type=Path, help="folder (default: results/bench/HARDWARE/RECIPE)")
     text = "say what a fine-tuned checkpoint sees in images: classes, or a class for every pixel"
     command = commands.add_parser("predict", help=text, description=text.capitalize() + ".")
     command.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="an image file")

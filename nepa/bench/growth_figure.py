@@ -3,49 +3,44 @@
 from pathlib import Path
 
 import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
-matplotlib.use("Agg")  # no display library
+from nepa.bench.rows import Row
+from nepa.report.figures import save_figure
+from nepa.report.figures.style import STYLE, WIDTH, line_of
 
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.ticker import LogLocator  # noqa: E402
-
-from nepa.training.checkpoints import write_atomically  # noqa: E402
-
-STYLE = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-}
-MEASURED, EXPECTED = "#0072B2", "#D55E00"
-AXES = {"tokens": "patches of an image", "batch": "images of a step", "width": "width of the model"}
-QUANTITIES = {"seconds": "seconds of a step", "memory_mb": "peak memory (MB)"}
+NAME = "growth.png"
+MEASURED, EXPECTED = line_of("full")["color"], line_of("no_stop_gradient")["color"]
+AXES = {"tokens": "patches of an image", "batch": "images of a step", "width": "channels of the model (width)"}
+FIXED = {"tokens": "{} patches", "batch": "{} images", "width": "width {}"}
 
 
-def draw_growth(rows: list[dict], title: str, path: Path) -> None:
-    """Draw the rows of `measure_growth`, logarithmic both ways, a panel for each axis and quantity."""
+def draw_growth(rows: list[Row], title: str, folder: Path) -> None:
+    """Draw the rows of `measure_growth`, logarithmic both ways, a panel for each axis and quantity.
+
+    The number at a curve's end is the slope of its last segment.
+    """
     table = pd.DataFrame(rows)
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(2, 3, figsize=(8.5, 5.6), layout="constrained", sharey="row")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH, 5.8), layout="constrained")
+        panels = figure.subplots(2, 3, sharey="row", sharex="col")
         for column, axis in enumerate(AXES):
             varied = table[table["axis"] == axis].set_index(axis)
             _panel(panels[0, column], varied["seconds"], varied["floor_seconds"])
             _panel(panels[1, column], varied["peak_memory_mb"], varied["floor_memory_mb"])
-            panels[0, column].set_title(_fixed(varied.iloc[0], axis))
+            fixed = [text.format(varied[name].iloc[0]) for name, text in FIXED.items() if name != axis]
+            panels[0, column].set_title(", ".join(fixed), fontsize=10)
             panels[1, column].set_xlabel(AXES[axis])
-        for row, label in enumerate(QUANTITIES.values()):
-            panels[row, 0].set_ylabel(label)
+        panels[0, 0].set_ylabel("time of a step (s)")
+        panels[1, 0].set_ylabel("peak memory (MB)")
         figure.suptitle(title)
         handles, labels = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
-        with write_atomically(path) as beside:
-            figure.savefig(beside, dpi=130, format="png", metadata={"Software": None})
-        plt.close(figure)
+        save_figure(figure, folder / NAME)
 
 
 def slope(values: pd.Series) -> float:
@@ -59,14 +54,10 @@ def _panel(panel: Axes, measured: pd.Series, floor: pd.Series) -> None:
     panel.loglog(floor.index, floor, "--", color=EXPECTED, label="floor, with the slope to expect")
     for values, colour, below in ((measured, MEASURED, False), (floor, EXPECTED, True)):
         panel.annotate(
-            f"{slope(values):.2f}", (values.index[-1], values.iloc[-1]), xytext=(2, -11 if below else 5),
+            f"{slope(values):.2f}", (values.index[-1], values.iloc[-1]), xytext=(2, -13 if below else 6),
             textcoords="offset points", ha="right", color=colour, fontsize=9,
         )  # fmt: skip
+    panel.margins(y=0.08)
     panel.xaxis.set_major_locator(LogLocator(base=4, subs=(1,)))
     panel.xaxis.set_major_formatter("{x:,g}")
     panel.xaxis.set_minor_formatter("")
-
-
-def _fixed(size: pd.Series, axis: str) -> str:
-    others = {"tokens": "{} patches", "batch": "{} images", "width": "width {}"}
-    return ", ".join(text.format(size[name]) for name, text in others.items() if name != axis)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from nepa.bench.growth_figure import draw_growth
 from nepa.bench.measurements import MEASUREMENTS, Bench
-from nepa.bench.results import FOLDER, add_measurement, describe, slug
+from nepa.bench.results import describe, results_folder
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Stage
+from nepa.training.checkpoints import write_json
 from nepa.training.provenance import circumstances
 
 log = logging.getLogger("nepa.bench")
@@ -25,7 +26,7 @@ def run(
     output: Path | None,
     command: str,
 ) -> None:
-    """Measure, print tables, and write them to the machine's file; the growth is drawn beside it.
+    """Measure, print tables, and write each to a file in the machine's folder; the growth is drawn beside it.
 
     Args:
         what: of `MEASUREMENTS`.
@@ -33,7 +34,7 @@ def run(
         batch_size: images of a step; None for a device's share of the recipe's batch, as far as it fits.
         seconds: that a comparison should take.
         images: where JPEGs lie that the loaders are to read.
-        output: default a file below results/bench with the machine's name.
+        output: folder; default one below results/bench with the machine's and the recipe's name.
         command: that asked for it.
     """
     bench = Bench(parameters, tuple(stages), batch_size, seconds, images)
@@ -42,13 +43,11 @@ def run(
         load = os.getloadavg()[0]
         rows = list(MEASUREMENTS[name](bench))
         facts = circumstances(bench.of_stage("pretrain", 1).threads)
-        path = output or FOLDER / f"{slug(facts['hardware'])}.json"
-        measurement = {"what": name, "recipe": parameters.recipe, "command": command, "rows": rows}
         machine = {"cores": len(os.sched_getaffinity(0)), "load_before": load}
-        add_measurement(path, measurement | facts | machine)
+        folder = output or results_folder(facts["hardware"], parameters.recipe)
+        content = {"what": name, "recipe": parameters.recipe, "command": command} | facts | machine | {"rows": rows}
+        write_json(folder / f"{name}.json", content)
         print(describe(f"{name}, {parameters.recipe}", rows), end="\n\n", flush=True)
         if name == "growth":
-            figure = path.with_name(f"{path.stem}-growth.png")
-            draw_growth(rows, f"One pretraining step, {facts['hardware']}, {facts['threads']} threads", figure)
-            log.info(f"bench: drawn to {figure}")
-        log.info(f"bench: written to {path}")
+            draw_growth(rows, f"One pretraining step, {facts['hardware']}, {facts['threads']} threads", folder)
+        log.info(f"bench: written to {folder}")
