@@ -16,13 +16,13 @@ from nepa.report.figures.style import STYLE, WIDTH, line_of
 NAME = "growth.png"
 MEASURED, EXPECTED = line_of("full")["color"], line_of("no_stop_gradient")["color"]
 AXES = {"tokens": "patches of an image", "batch": "images of a step", "width": "channels of the model (width)"}
-FIXED = {"tokens": "{} patches", "batch": "{} images", "width": "width {}"}
+FIXED = {"tokens": "patches: {}", "batch": "images: {}", "width": "width: {}"}
 
 
 def draw_growth(rows: list[Row], title: str, folder: Path) -> None:
     """Draw the rows of `measure_growth`, logarithmic both ways, a panel for each axis and quantity.
 
-    The number at a curve's end is the slope of its last segment.
+    The slopes that are written out are those of the last segments.
     """
     table = pd.DataFrame(rows)
     with matplotlib.rc_context(STYLE):
@@ -52,12 +52,12 @@ def slope(values: pd.Series) -> float:
 def _panel(panel: Axes, measured: pd.Series, floor: pd.Series) -> None:
     panel.loglog(measured.index, measured, "o-", color=MEASURED, markersize=4, label="measured")
     panel.loglog(floor.index, floor, "--", color=EXPECTED, label="floor, with the slope to expect")
-    for values, colour, below in ((measured, MEASURED, False), (floor, EXPECTED, True)):
-        panel.annotate(
-            f"{slope(values):.2f}", (values.index[-1], values.iloc[-1]), xytext=(2, -13 if below else 6),
-            textcoords="offset points", ha="right", color=colour, fontsize=9,
-        )  # fmt: skip
-    panel.margins(y=0.08)
+    for text, values, colour, height in (
+        ("slope", measured, MEASURED, 0.13),
+        ("expected", floor, EXPECTED, 0.03),
+    ):
+        where = {"xy": (0.98, height), "xycoords": "axes fraction", "ha": "right"}
+        panel.annotate(f"{text} {slope(values):.2f}", color=colour, fontsize=9.5, **where)
     panel.xaxis.set_major_locator(LogLocator(base=4, subs=(1,)))
     panel.xaxis.set_major_formatter("{x:,g}")
     panel.xaxis.set_minor_formatter("")

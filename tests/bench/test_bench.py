@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from nepa.bench import matrix
 from nepa.bench.growth import HEAD, SWEEPS
 from nepa.bench.growth_figure import draw_growth, slope
 from nepa.bench.measurements import MEASUREMENTS, Bench
@@ -16,6 +17,11 @@ from nepa.parameters import load_parameters
 
 CIRCUMSTANCES = {"what", "recipe", "command", "hardware", "versions", "threads", "cores", "load_before", "finished"}
 without_a_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+@pytest.fixture(autouse=True)
+def small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix, "SIZES", {"cpu": (128, 256), "cuda": (1024,)})
 
 
 def bench(output: Path, *arguments: str) -> None:
@@ -121,7 +127,7 @@ def test_impossible_requests_are_one_line(arguments: list[str], project: Path, c
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_default_stages_and_share_of_the_batch(project: Path) -> None:
+def test_a_step_has_the_recipe_s_batch_where_it_fits(project: Path) -> None:
     bench = Bench(load_parameters(), ("pretrain",), None, seconds=2000.0)
     assert bench.of_stage("pretrain").pretrain.batch_size == 32  # the recipe's
     assert Bench(load_parameters(), ("pretrain",), 6, 20.0).of_stage("pretrain").pretrain.batch_size == 6
