@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from statistics import median, quantiles
+from statistics import quantiles
 from typing import NamedTuple, Self
 
 import psutil
@@ -34,8 +34,7 @@ class Ratio:
     """How many times as fast ours is.
 
     Attributes:
-        value: ratio of the medians.
-        low, high: first and third quartile of the turns' own ratios.
+        value, low, high: median, first and third quartile of the turns' own ratios.
     """
 
     value: float
@@ -45,5 +44,5 @@ class Ratio:
 
 def ratio(ours: list[float], baseline: list[float]) -> Ratio:
     """Of the seconds of turns that were taken alternately, two at least; pairs are neighbours in time."""
-    low, _, high = quantiles([its / mine for mine, its in zip(ours, baseline, strict=True)], method="inclusive")
-    return Ratio(median(baseline) / median(ours), low, high)
+    low, value, high = quantiles([its / mine for mine, its in zip(ours, baseline, strict=True)], method="inclusive")
+    return Ratio(value, low, high)
