@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import re
+import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -35,6 +36,7 @@ REMEDIES = {
 # What DVC keeps: only there does a missing file have a remedy.
 KEPT = ("data/", "checkpoints/")
 FORMATS = ("reference", "pipeline", "timm", "mmsegmentation", "onnx")
+MEASURED = ("matrix", "step", "loader", "waiting", "start", "growth")
 GROUPS = {"pretrain": ("pretraining",), "finetune": ("pretraining", "finetuning"), "segment": ("segmentation",)}
 
 
@@ -68,6 +70,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--images", type=Path, required=True, help="class folders, a tar file, ILSVRC2012's files")
     command.add_argument("--scenes", type=Path, required=True, help="a folder or archive in ADE20K's layout")
     command.add_argument("--depth", type=int, help="of the model; default: the recipe's own")
+    text = "measure how fast this machine trains a recipe, against what the reference implementation does"
+    command = commands.add_parser("bench", help=text, description=text.capitalize() + ".")
+    command.add_argument("--what", nargs="+", choices=MEASURED, default=MEASURED, help="default: all of them")
+    command.add_argument("--recipe", help="a file of recipes/, without its ending (default: what is in params.yaml)")
+    command.add_argument("--stages", nargs="+", choices=tuple(GROUPS), default=tuple(GROUPS), help="default: all")
+    command.add_argument("--batch-size", type=int, help="default: a device's share of the recipe's, or what fits")
+    command.add_argument("--seconds", type=float, default=20.0, help="that a comparison should take (default: 20)")
+    command.add_argument("--images", type=Path, help="where JPEGs lie that the loaders are to read, as `data.path`")
+    command.add_argument("--output", type=Path, help="folder (default: results/bench/HARDWARE/RECIPE)")
     text = "say what a fine-tuned checkpoint sees in images: classes, or a class for every pixel"
     command = commands.add_parser("predict", help=text, description=text.capitalize() + ".")
     command.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="an image file")
@@ -96,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run one stage; 0 when it ended well, 2 for what the user can mend, with one line on stderr."""
     options = _parser().parse_args(arguments)
+    options.command = shlex.join(["nepa", *(sys.argv[1:] if arguments is None else arguments)])
     # Of the processes of one training the first one speaks for all.
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
@@ -150,10 +162,11 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     from nepa.parameters.loading import load_parameters, resolve_variant
 
-    parameters = load_parameters()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    named = options.stage == "bench" and options.recipe
+    parameters = _stage("recipe").recipe_parameters(named) if named else load_parameters()
     # Before torch is imported: its thread pools read these once.
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(parameters.threads)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if options.stage == "prepare":
         for what in [options.what] if options.what else ["images", "scenes"]:
             _stage(f"prepare_{what}").run(parameters)
@@ -162,6 +175,20 @@ def _run(options: argparse.Namespace) -> int:
         if options.gpus < 1 or (options.tflops is not None and options.tflops <= 0):
             raise UserError("--gpus and --tflops must be above 0")
         print(_stage("plan").describe_plan(parameters, options.gpus, options.tflops))
+        return 0
+    if options.stage == "bench":
+        if options.seconds <= 0 or (options.batch_size or 2) % 2:
+            raise UserError("--seconds must be above 0 and --batch-size even")
+        _stage("bench").run(
+            parameters,
+            what=options.what,
+            stages=options.stages,
+            batch_size=options.batch_size,
+            seconds=options.seconds,
+            images=options.images,
+            output=options.output,
+            command=options.command,
+        )
         return 0
     if options.stage not in GROUPS:
         _stage(options.stage).run(parameters)

@@ -3,15 +3,17 @@
 import itertools
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from nepa.bench.reference_loader import ReferenceImages, reference_loader
+from nepa.bench.rows import Row
+from nepa.bench.turns import ratio
 from nepa.data.shards import ShardedImages
 from nepa.data.stream import Drawn, Stream
 from nepa.data.transforms import TrainingTransform
@@ -20,7 +22,6 @@ from nepa.preparation.image_folder import find_images
 from nepa.preparation.shards import prepare_shards
 from nepa.training.engine import build_dataloader
 
-Rows = list[dict[str, Any]]
 # What is compared: whose loader on which files, and what with.
 COMPARISONS = (
     (("ours", "stored"), ("reference", "originals")),
@@ -56,12 +57,12 @@ def measure_loader(
     turns: int = 5,
     images: int = 2048,
     batch_size: int = 64,
-) -> Rows:
+) -> list[Row]:
     """Time the loaders of `COMPARISONS` in turn, on images repeated as often as it takes.
 
     Two rows for each comparison. `workers` 0: everything in this process on one thread, by its processor time, so
-    images/s per core. Otherwise: in that many processes, by the clock, so images/s in all. `ratio` is the median of
-    the turns' ratios, `ratio_low` and `ratio_high` their ends. All files lie in the page cache after the first turn.
+    images/s per core. Otherwise: in that many processes, by the clock, so images/s in all. All files lie in the page
+    cache after the first turn.
 
     Args:
         prepared: what `prepare_for_bench` returned.
@@ -119,17 +120,13 @@ def _rate(loader: DataLoader, batches: int, clock: Callable[[], float]) -> float
     return taken / (clock() - started)
 
 
-def _row(
-    ours: tuple[str, str], other: tuple[str, str], workers: int, rates: dict[tuple[str, str], list[float]]
-) -> dict[str, Any]:
-    ratios = [mine / its for mine, its in zip(rates[ours], rates[other], strict=True)]
+def _row(ours: tuple[str, str], other: tuple[str, str], workers: int, rates: dict[tuple[str, str], list[float]]) -> Row:
+    seconds = [[1 / rate for rate in rates[contestant]] for contestant in (ours, other)]
     return {
         "files": ours[1],
         "reference_files": other[1],
         "workers": workers,
         "images_per_second": median(rates[ours]),
         "reference_images_per_second": median(rates[other]),
-        "ratio": median(ratios),
-        "ratio_low": min(ratios),
-        "ratio_high": max(ratios),
+        "ratio": asdict(ratio(*seconds)),
     }

@@ -20,7 +20,18 @@ from torchvision.transforms import (
 
 from nepa.data.shards import ShardedImages
 from nepa.data.transforms import TrainingTransform
-from nepa.parameters.schema import Augmentation, ImageFolder
+from nepa.parameters.schema import Augmentation, Data, ImageFolder
+
+
+def reference_transform(data: Data, augmentation: Augmentation | None) -> Compose:
+    """From a PIL image to a normalised tensor (C, size, size)."""
+    steps = [ToTensor(), Normalize([data.mean] * data.channels, [data.std] * data.channels)]
+    if augmentation is not None:
+        ours = TrainingTransform(data, augmentation)
+        interpolation = InterpolationMode(augmentation.interpolation)
+        crop = RandomResizedCrop(data.image_size, augmentation.crop_scale, interpolation=interpolation)
+        steps = [crop, RandomHorizontalFlip(augmentation.flip), ours.rand_augment, *steps, ours.erase]
+    return Compose([step for step in steps if step is not None])
 
 
 class ReferenceImages(Dataset):
@@ -28,18 +39,7 @@ class ReferenceImages(Dataset):
 
     def __init__(self, images: ShardedImages, data: ImageFolder, augmentation: Augmentation) -> None:
         self.images = images
-        ours = TrainingTransform(data, augmentation)
-        steps = [
-            RandomResizedCrop(
-                data.image_size, augmentation.crop_scale, interpolation=InterpolationMode(augmentation.interpolation)
-            ),
-            RandomHorizontalFlip(augmentation.flip),
-            ours.rand_augment,
-            ToTensor(),
-            Normalize([data.mean] * data.channels, [data.std] * data.channels),
-            ours.erase,
-        ]
-        self.transform = Compose([step for step in steps if step is not None])
+        self.transform = reference_transform(data, augmentation)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -29,16 +29,32 @@ def load_parameters(path: Path = Path("params.yaml")) -> Parameters:
         UserError: the file is missing or no YAML, or a key is unknown, of a wrong type or impossible.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        text = path.read_text()
     except FileNotFoundError:
         raise UserError(f"{path} not found; run from the project's root, where it lies") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not YAML: {error}; mend it there") from None
+    return parse_parameters(text, str(path))
+
+
+def parse_parameters(text: str, source: str) -> Parameters:
+    """Check the text of a params file, the variants included.
+
+    Args:
+        source: what errors call it.
+
+    Raises:
+        UserError: it is no YAML, or a key is unknown, of a wrong type or impossible.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
-        raise UserError(f"{path}{line} is not YAML: {getattr(error, 'problem', error)}; mend it there") from None
+        raise UserError(f"{source}{line} is not YAML: {getattr(error, 'problem', error)}; mend it there") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path} holds {type(raw).__name__}, expected a map of sections; restore it with git")
-    parameters = _validate(raw, str(path))
+        raise UserError(f"{source} holds {type(raw).__name__}, expected a map of sections; restore it with git")
+    parameters = _validate(raw, source)
     for group in GROUPS:
         for name in parameters.variants(group):
             resolve_variant(parameters, group, name)

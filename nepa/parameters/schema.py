@@ -12,6 +12,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 Pair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 Precision = Literal["float32", "bfloat16"]  # of the forward pass; weights, loss and statistics stay in float32
+Stage = Literal["pretrain", "finetune", "segment"]  # that trains
 Overrides = dict[str, dict[str, Any]]
 RESCALES = ([4, 2, 1, 0.5], [2, 1, 0.5, 0.25])
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]

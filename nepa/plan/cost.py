@@ -93,6 +93,14 @@ def measure_pass(build: Callable[[], tuple[nn.Module, Callable[[], Tensor]]], im
     return Pass(counter.get_total_flops() // images, parameters, activations // images)
 
 
+def one_pass(parameters: Parameters, stage: str) -> Pass:
+    """One image of `pretrain`, `finetune` or `segment`."""
+    if stage == "segment":
+        return measure_pass(lambda: _segmentation(parameters), images=2)  # batch norm needs two
+    build = {"pretrain": _pretraining, "finetune": _finetuning}[stage]
+    return measure_pass(lambda: build(parameters))
+
+
 def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
     """Cost of pretraining, fine-tuning and segmentation, every variant and seed of the main line's maps included."""
     data, seeds = parameters.data, parameters.seeds
@@ -102,7 +110,7 @@ def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
             len(parameters.pretraining) * len(seeds.classification),
             parameters.pretrain.epochs * (data.training_images // parameters.pretrain.batch_size),
             parameters.pretrain.batch_size,
-            measure_pass(lambda: _pretraining(parameters)),
+            one_pass(parameters, "pretrain"),
             parameters.pretrain.precision,
             gpus,
         ),
@@ -111,7 +119,7 @@ def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
             (len(parameters.pretraining) + len(parameters.finetuning)) * len(seeds.classification),
             parameters.finetune.epochs * (parameters.finetune.labels // parameters.finetune.batch_size),
             parameters.finetune.batch_size,
-            measure_pass(lambda: _finetuning(parameters)),
+            one_pass(parameters, "finetune"),
             parameters.finetune.precision,
             gpus,
         ),
@@ -120,7 +128,7 @@ def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
             len(parameters.segmentation) * len(seeds.segmentation),
             parameters.segment.iterations,
             parameters.segment.batch_size,
-            measure_pass(lambda: _segmentation(parameters), images=2),  # batch norm needs two
+            one_pass(parameters, "segment"),
             parameters.segment.precision,
             gpus,
         ),

@@ -29,6 +29,7 @@ from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone, stat
 from nepa.training.checkpoints import write_weights
 from nepa.training.engine import prepare_process, run_training
 from nepa.training.provenance import provenance
+from nepa.training.task import Task
 
 CONFUSION_UP_TO = 100  # classes: with more, the matrix is no small file any more
 COLUMNS = ["step", "loss", "learning_rate", "gradient_norm", "top1"]
@@ -66,31 +67,48 @@ class Finetuning(BaseModel):
         return class_logits(self.classifier, images, self.attention, self.pool)
 
 
-def run(parameters: Parameters, variant: str, seed: int) -> None:
-    """Fine-tune one variant with one seed on the seed's labelled subset; read the evaluation split once, at the end."""
-    prepare_process(parameters, seed)
-    paths = RunPaths.of(parameters, "finetune", variant, seed)
+def finetuning(parameters: Parameters) -> Task:
+    """The model with random weights, what of it is trained, and its schedule."""
     settings = parameters.finetune
     classifier = build_backbone(parameters, num_classes=parameters.data.classes, drop_path=settings.drop_path)
-    inherited, start, pretraining = "ok", None, None
-    if settings.initialisation == "pretrained":
-        start = pretrained_backbone(parameters, variant, seed)
-        pretraining = load_backbone(classifier, start)
-        inherited = status_of_pretraining(parameters, start.parts[-3], seed)
     if settings.trained == "head":
         classifier.requires_grad_(False)
         classifier.head.requires_grad_(True)
     elif settings.freeze_patch_embedding:
         classifier.patch_embed.requires_grad_(False)
-    model = Finetuning(classifier, parameters)
+    return Task(
+        "finetune",
+        Finetuning(classifier, parameters),
+        classifier,
+        {
+            "warmup": settings.warmup_epochs * _steps_per_epoch(parameters),
+            "decay": settings.layer_decay,
+            "decay_end": settings.layer_decay_end,
+            "ramp": settings.layer_decay_ramp,
+            "layer_warmup": settings.layer_warmup,
+        },
+        head_learning_rate=settings.head_learning_rate,
+    )
+
+
+def run(parameters: Parameters, variant: str, seed: int) -> None:
+    """Fine-tune one variant with one seed on the seed's labelled subset; read the evaluation split once, at the end."""
+    prepare_process(parameters, seed)
+    paths = RunPaths.of(parameters, "finetune", variant, seed)
+    settings = parameters.finetune
+    task = finetuning(parameters)
+    inherited, start, pretraining = "ok", None, None
+    if settings.initialisation == "pretrained":
+        start = pretrained_backbone(parameters, variant, seed)
+        pretraining = load_backbone(task.backbone, start)
+        inherited = status_of_pretraining(parameters, start.parts[-3], seed)
     manifest = read_manifest(images_folder(parameters))
 
     training = None
     if inherited != "diverged":
         chosen = labelled_subset(training_labels(parameters), settings.labels, seed)
         dataset = training_dataset(parameters, settings.augmentation, chosen)
-        per_epoch = settings.labels // settings.batch_size
-        steps = settings.epochs * per_epoch
+        steps = settings.epochs * _steps_per_epoch(parameters)
         validation = evaluation_batches(parameters, "validation")
 
         def accuracy(current: nn.Module) -> dict[str, float]:
@@ -99,24 +117,14 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
 
         training = run_training(
             parameters,
-            "finetune",
-            model,
-            classifier,
+            task,
             dataset,
-            {
-                "warmup": settings.warmup_epochs * per_epoch,
-                "decay": settings.layer_decay,
-                "decay_end": settings.layer_decay_end,
-                "ramp": settings.layer_decay_ramp,
-                "layer_warmup": settings.layer_warmup,
-            },
             title=paths.title,
             scratch=paths.scratch,
             identity=paths.identity(parameters, data_checksum(manifest), start),
             steps=steps,
             seed=seed,
             record_every=max(1, steps // 8),
-            head_learning_rate=settings.head_learning_rate,
             workers=workers(parameters),
             measure=accuracy,
             measure_averaged=True,
@@ -134,7 +142,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         "confusion": None,
     }
     if metrics["status"] != "diverged":
-        predicted, labels = predict(model, evaluation_batches(parameters, parameters.data.evaluate_on))
+        predicted, labels = predict(task.model, evaluation_batches(parameters, parameters.data.evaluate_on))
         classes = parameters.data.classes
         metrics["top1"] = 100 * (predicted == labels).float().mean().item()
         if classes <= CONFUSION_UP_TO:
@@ -143,7 +151,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     if not is_main_process():
         return
     description = describe_run(parameters, "finetune", variant, seed, pretraining, class_names(parameters))
-    write_weights(paths.checkpoints / "classifier.safetensors", classifier.state_dict(), description.content())
+    write_weights(paths.checkpoints / "classifier.safetensors", task.backbone.state_dict(), description.content())
     facts = provenance(
         parameters,
         stage="finetune",
@@ -154,6 +162,10 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         images=metrics["images"],
     )
     paths.write_results(metrics, training, COLUMNS, facts)
+
+
+def _steps_per_epoch(parameters: Parameters) -> int:
+    return parameters.finetune.labels // parameters.finetune.batch_size
 
 
 @torch.no_grad()

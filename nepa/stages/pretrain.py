@@ -23,6 +23,7 @@ from nepa.training.checkpoints import write_arrays, write_weights
 from nepa.training.engine import prepare_process, run_training
 from nepa.training.placement import device
 from nepa.training.provenance import provenance
+from nepa.training.task import Task
 
 COLUMNS = [
     "step",
@@ -47,13 +48,13 @@ class Pretraining(BaseModel):
         return {"loss": self.objective(images)} if mode == "loss" else self.objective.backbone.patch_embed(images)
 
 
-def run(parameters: Parameters, variant: str, seed: int) -> None:
-    """Pretrain one variant with one seed, measure collapse and identity on validation images."""
-    prepare_process(parameters, seed)
-    paths = RunPaths.of(parameters, "pretrain", variant, seed)
+def pretraining(parameters: Parameters, per_epoch: int) -> Task:
+    """The model with random weights, and its schedule.
+
+    Args:
+        per_epoch: steps of one epoch.
+    """
     settings = parameters.pretrain
-    dataset = training_dataset(parameters, settings.augmentation)
-    validation = first_images(parameters, "validation", settings.monitor_images)
     objective = NextEmbeddingPrediction(build_backbone(parameters), **parameters.objective.model_dump())
     model = Pretraining(objective, Preprocessing(parameters.data, settings.augmentation))
     backbone = model.objective.backbone
@@ -62,31 +63,38 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         for block in backbone.blocks:
             block.attn.q_norm.requires_grad_(False)
             block.attn.k_norm.requires_grad_(False)
+    return Task("pretrain", model, backbone, {"warmup": settings.warmup_epochs * per_epoch}, layerwise=False)
+
+
+def run(parameters: Parameters, variant: str, seed: int) -> None:
+    """Pretrain one variant with one seed, measure collapse and identity on validation images."""
+    prepare_process(parameters, seed)
+    paths = RunPaths.of(parameters, "pretrain", variant, seed)
+    settings = parameters.pretrain
+    dataset = training_dataset(parameters, settings.augmentation)
+    validation = first_images(parameters, "validation", settings.monitor_images)
+    per_epoch = len(dataset) // settings.batch_size
+    task = pretraining(parameters, per_epoch)
 
     def spread(current: nn.Module) -> dict[str, float]:
         with torch.no_grad():
             return measure_collapse(current(validation.to(device()), mode="tensor")).as_dict()
 
-    per_epoch = len(dataset) // settings.batch_size
     manifest = read_manifest(images_folder(parameters))
     training = run_training(
         parameters,
-        "pretrain",
-        model,
-        backbone,
+        task,
         dataset,
-        {"warmup": settings.warmup_epochs * per_epoch},
         title=paths.title,
         scratch=paths.scratch,
         identity=paths.identity(parameters, data_checksum(manifest)),
         steps=settings.epochs * per_epoch,
         seed=seed,
         record_every=settings.monitor_every,
-        layerwise=False,
         workers=workers(parameters),
         measure=spread,
     )
-    evaluation = evaluate_pretraining(model.objective, validation)
+    evaluation = evaluate_pretraining(task.model.objective, validation)
     if not is_main_process():
         return
     metrics = {
@@ -98,7 +106,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         "images": training.images,
     } | evaluation.collapse.as_dict()
     description = describe_run(parameters, "pretrain", variant, seed)
-    write_weights(paths.checkpoints / "backbone.safetensors", _pretrained_weights(backbone), description.content())
+    weights = _pretrained_weights(task.backbone)
+    write_weights(paths.checkpoints / "backbone.safetensors", weights, description.content())
     facts = provenance(
         parameters,
         stage="pretrain",
@@ -108,7 +117,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         seconds=training.seconds,
         images=training.images,
     )
-    views = query_maps(model.objective, validation, parameters.data.mean, parameters.data.std)
+    views = query_maps(task.model.objective, validation, parameters.data.mean, parameters.data.std)
     write_arrays(paths.results / "samples.npz", views)
     paths.write_results(metrics, training, COLUMNS, facts)
 

@@ -8,7 +8,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from nepa.errors import UserError
-from nepa.parameters import load_parameters
+from nepa.parameters import Parameters, load_parameters
+from nepa.parameters.loading import parse_parameters
 from nepa.training.checkpoints import write_atomically
 
 RECIPES = Path("recipes")
@@ -36,6 +37,15 @@ def put_in_place(name: str) -> str:
     changed = [key for key in before | after if before.get(key, "-") != after.get(key, "-")]
     lines = [f"{key}: {before.get(key, '-')} -> {after.get(key, '-')}" for key in changed]
     return "\n".join(lines) or f"params.yaml is {name} already"
+
+
+def recipe_parameters(name: str) -> Parameters:
+    """The recipe's parameters, checked as params.yaml is.
+
+    Raises:
+        UserError: there is no such recipe, or it is not valid.
+    """
+    return parse_parameters(recipe_text(name), f"{RECIPES / name}.yaml")
 
 
 def recipe_text(name: str) -> str:

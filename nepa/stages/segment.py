@@ -36,53 +36,58 @@ from nepa.training.checkpoints import write_arrays, write_weights  # noqa: E402
 from nepa.training.engine import prepare_process, run_training  # noqa: E402
 from nepa.training.optimizer import polynomial_with_warmup  # noqa: E402
 from nepa.training.provenance import provenance  # noqa: E402
+from nepa.training.task import Task  # noqa: E402
 
 COLUMNS = ["step", "loss", "learning_rate", "gradient_norm"]
 SAMPLES = 4
 
 
+def segmenting(parameters: Parameters, classes: int) -> Task:
+    """UPerNet with random weights on a backbone with random weights, and its schedule."""
+    init_default_scope("mmseg")
+    settings = parameters.segment
+    backbone = build_backbone(parameters, image_size=settings.crop, drop_path=settings.drop_path, dynamic=True)
+    return Task(
+        "segment",
+        build_segmentor(parameters, backbone, classes),
+        backbone,
+        {"warmup": settings.warmup_iterations, "shape": polynomial_with_warmup, "decay": settings.layer_decay},
+        collate=pseudo_collate,
+    )
+
+
 def run(parameters: Parameters, variant: str, seed: int) -> None:
     """Train UPerNet on the scenes; evaluate the averaged weights on the validation scenes with slide inference."""
-    init_default_scope("mmseg")
     prepare_process(parameters, seed)
     paths = RunPaths.of(parameters, "segment", variant, seed)
     settings = parameters.segment
-    backbone = build_backbone(parameters, image_size=settings.crop, drop_path=settings.drop_path, dynamic=True)
+    manifest = read_manifest(scenes_folder(parameters))
+    classes = Classes.read(scenes_folder(parameters))
+    task = segmenting(parameters, len(classes.names))
     inherited, start, pretraining = "ok", None, None
     if settings.initialisation == "pretrained":
         start = pretrained_backbone(parameters, variant, seed)
-        pretraining = load_backbone(backbone, start)
+        pretraining = load_backbone(task.backbone, start)
         inherited = status_of_pretraining(parameters, "full", seed)
-    manifest = read_manifest(scenes_folder(parameters))
-    classes = Classes.read(scenes_folder(parameters))
-    segmentor = build_segmentor(parameters, backbone, len(classes.names))
 
     training = None
     if inherited != "diverged":
         training = run_training(
             parameters,
-            "segment",
-            segmentor,
-            backbone,
+            task,
             scenes_dataset(parameters, "training"),
-            {
-                "warmup": settings.warmup_iterations,
-                "shape": polynomial_with_warmup,
-                "decay": settings.layer_decay,
-            },
             title=paths.title,
             scratch=paths.scratch,
             identity=paths.identity(parameters, data_checksum(manifest), start),
             steps=settings.iterations,
             seed=seed,
             record_every=max(1, settings.iterations // 40),
-            collate=pseudo_collate,
         )
 
     status = training.status if training and training.status != "ok" else inherited
     metrics = {"mIoU": None, "aAcc": None, "mAcc": None, "IoU": None}
     if status != "diverged":
-        metrics, samples = evaluate(segmentor, scenes_dataset(parameters, "validation"))
+        metrics, samples = evaluate(task.model, scenes_dataset(parameters, "validation"))
     if not is_main_process():
         return
     if status != "diverged":
@@ -94,7 +99,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         "images": training.images if training else 0,
     }
     description = describe_run(parameters, "segment", variant, seed, pretraining, classes.names, classes.colours)
-    write_weights(paths.checkpoints / "segmentor.safetensors", segmentor.state_dict(), description.content())
+    write_weights(paths.checkpoints / "segmentor.safetensors", task.model.state_dict(), description.content())
     facts = provenance(
         parameters,
         stage="segment",

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel
 from mmengine.runner import Runner, set_random_seed
-from timm.models.eva import Eva
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,24 +24,26 @@ from nepa.training.curves import Curves
 from nepa.training.hooks import Averaging, History, Progress
 from nepa.training.interruption import STOP_FILE, StopRequest
 from nepa.training.loop import StreamLoop, in_passes
-from nepa.training.optimizer import ClippedOptimizer, Diverged, LayerwiseSchedule, build_optimizer, parameter_groups
+from nepa.training.optimizer import ClippedOptimizer, Diverged, LayerwiseSchedule, build_optimizer
 from nepa.training.placement import Placement, keep_weights, place
 from nepa.training.processes import join_processes, passes_per_step
 from nepa.training.run_state import Checkpoints
 from nepa.training.status import Status
+from nepa.training.task import Task
 
 log = logging.getLogger("nepa")
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a training went; the model given to `run_training` then holds the averaged weights.
+    """How a training went; the task's model then holds the averaged weights.
 
     Attributes:
         status: `ok` or `diverged`.
         history: one row per recorded interval.
         loss: mean over the last 50 steps.
         seconds: wall time of the loop, that of earlier processes of the same run included.
+        waiting: share of this process's time that was spent waiting for data.
         folder: of its checkpoints, to be deleted when its results are written.
     """
 
@@ -53,6 +53,7 @@ class Training:
     steps: int
     images: int
     seconds: float
+    waiting: float
     folder: Path
 
 
@@ -65,11 +66,8 @@ def prepare_process(parameters: Parameters, seed: int) -> None:
 
 def run_training(
     parameters: Parameters,
-    stage: Literal["pretrain", "finetune", "segment"],
-    model: BaseModel,
-    backbone: Eva,
+    task: Task,
     dataset: Dataset,
-    schedule: dict[str, Any],
     *,
     title: str,
     scratch: Path,
@@ -77,14 +75,11 @@ def run_training(
     steps: int,
     seed: int,
     record_every: int,
-    layerwise: bool = True,
-    head_learning_rate: float | None = None,
     workers: int = 0,
-    collate: Callable[[Any], Any] = as_batch,
     measure: Callable[[nn.Module], dict[str, float]] | None = None,
     measure_averaged: bool = False,
 ) -> Training:
-    """Train for `steps` steps; leaves the exponential moving average of the weights in `model`.
+    """Train for `steps` steps; leaves the exponential moving average of the weights in the task's model.
 
     The weights are taken as they come: initialise the model and load what it starts from before the call. Where an
     earlier process of the same run was stopped or killed, it goes on from its last checkpoint, and ends as if nothing
@@ -92,34 +87,24 @@ def run_training(
     says where; the model then holds the average of the finite steps before.
 
     Args:
-        stage: whose settings and execution to take.
-        model: takes a batch in mode "loss".
-        backbone: a part of it.
-        schedule: arguments of `LayerwiseSchedule` besides `steps`.
         title: for people.
         scratch: folder for what must survive a kill; not a result.
         identity: checksum of all that the run depends on; a run of another identity is not gone on with.
         record_every: steps between rows of the history.
-        layerwise: have groups of parameters for every layer.
-        head_learning_rate: of head and final norm; None: as the rest.
         workers: processes that read and augment; 0 for none.
-        collate: how samples become a batch.
         measure: what to add to a row, from the model as it is then (its average with `measure_averaged`); called by
             every process alike, and may only call the model itself.
 
     Raises:
         Stopped: by request, after a checkpoint.
     """
-    settings: Optimization | Segment = getattr(parameters, stage)
-    execution: TrainingExecution = getattr(parameters.execution, stage)
+    settings: Optimization | Segment = getattr(parameters, task.stage)
+    execution: TrainingExecution = getattr(parameters.execution, task.stage)
     status = Status(scratch, title)
     passes = passes_per_step(settings.batch_size, execution.images_per_pass)
-    placement = place(model, backbone, execution, settings.ema_decay is not None)
-    groups = parameter_groups(placement.trained, placement.backbone, settings.weight_decay, layerwise)
-    if head_learning_rate is not None:
-        groups = [group | {"lr": head_learning_rate} if group["distance"] == 0 else group for group in groups]
+    placement = place(task.model, task.backbone, execution, settings.ema_decay is not None)
     optimizer = build_optimizer(
-        groups,
+        task.parameter_groups(placement.trained, placement.backbone, settings.weight_decay),
         learning_rate=settings.learning_rate,
         betas=settings.betas,
         clip_gradient=settings.clip_gradient,
@@ -132,7 +117,7 @@ def run_training(
         scratch / identity[:16],
         placement=placement,
         optimizer=optimizer,
-        schedule=LayerwiseSchedule(optimizer, steps=steps, **schedule),
+        schedule=LayerwiseSchedule(optimizer, steps=steps, **task.schedule),
         history=history,
         seconds=60 * parameters.execution.checkpoint_minutes,
         stop=stop,
@@ -143,11 +128,12 @@ def run_training(
         log.info(f"{title}: goes on after step {start} of {steps}")
     shares = tuple(Share(get_rank() * passes + number, get_world_size() * passes) for number in range(passes))
     stream = Stream(len(dataset), settings.batch_size, seed, shares, start)
+    collate = partial(in_passes, passes=passes, collate=task.collate)
     runner = _runner(
         placement.wrapped,
         optimizer,
         checkpoints.schedule,
-        build_dataloader(Drawn(dataset, seed), stream, workers, partial(in_passes, passes=passes, collate=collate)),
+        build_dataloader(Drawn(dataset, seed), stream, workers, collate),
         {"start": start, "max_iters": steps, "seed": seed, "passes": passes},
         [
             *_averaging(placement, settings.ema_decay),
@@ -169,7 +155,7 @@ def run_training(
         outcome = "diverged"
         history.settle()
         log.error(f"{title}: stopped at step {history.steps + 1} of {steps}: {diverged}")
-    keep_weights(placement, model)
+    keep_weights(placement, task.model)
     return Training(
         status=outcome,
         history=pd.DataFrame(history.rows),
@@ -177,6 +163,7 @@ def run_training(
         steps=history.steps,
         images=history.steps * settings.batch_size,
         seconds=checkpoints.elapsed,
+        waiting=runner.train_loop.waiting,
         folder=checkpoints.folder,
     )
 

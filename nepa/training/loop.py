@@ -1,5 +1,6 @@
 """MMEngine's training loop, on a stream that goes on at any step."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,8 @@ class StreamLoop(IterBasedTrainLoop):
         self._iter = start
         self.seed = seed
         self.passes = passes
+        self._waited = 0.0
+        self._since: float | None = None  # the end of the first step, whose batch waits for workers to start
 
     def run(self) -> None:
         """Train; hooks are called once a step."""
@@ -51,9 +54,20 @@ class StreamLoop(IterBasedTrainLoop):
         self.runner.call_hook("before_train")
         self.runner.model.train()
         batches = iter(self.dataloader)
+        self.run_iter(next(batches))
+        self._since = time.perf_counter()
         while self._iter < self._max_iters:
-            self.run_iter(next(batches))
+            asked = time.perf_counter()
+            batch = next(batches)
+            self._waited += time.perf_counter() - asked
+            self.run_iter(batch)
         self.runner.call_hook("after_train")
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time since the first step that was spent waiting for data; an upper bound where a GPU, which
+        runs behind, was busy meanwhile."""
+        return 0.0 if self._since is None else self._waited / (time.perf_counter() - self._since)
 
     def run_iter(self, batch: list[dict[str, Any]]) -> None:
         """One step on a batch that lies here as `in_passes` made it."""

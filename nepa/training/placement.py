@@ -58,6 +58,8 @@ def place(model: nn.Module, backbone: Eva, execution: TrainingExecution, average
     inner = trained.get_submodule(name)
     inner.set_grad_checkpointing(execution.recompute_activations)
     if execution.compile:
+        # Blocks share their code and differ in their rate of drop path: past the limit they would run uncompiled.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(inner.blocks))
         for block in inner.blocks:
             block.compile()
     wrapped = trained

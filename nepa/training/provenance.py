@@ -32,6 +32,19 @@ def code_checksum() -> str:
     return digest.hexdigest()
 
 
+def circumstances(threads: int) -> dict[str, Any]:
+    """What any measurement depends on besides what is measured: hardware, threads, versions, code, and when it was."""
+    return {
+        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "threads": threads,
+        "processes": get_world_size(),
+        "platform": platform.platform(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "code": code_checksum(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
 def provenance(
     parameters: Parameters, *, stage: str, variant: str, seed: int, data: str, seconds: float, images: int
 ) -> dict[str, Any]:
@@ -42,21 +55,14 @@ def provenance(
         seconds: wall time of the training loop; `stage_seconds` counts from the process's start to this call.
         images: images that were trained on.
     """
-    return {
+    return circumstances(parameters.threads) | {
         "seconds": round(seconds, 3),
         "stage_seconds": round(time.time() - psutil.Process().create_time(), 3),
         "peak_memory_mb": round(getrusage(RUSAGE_SELF).ru_maxrss / 1024),
         "images_per_second": round(images / seconds, 1) if seconds else 0.0,
-        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
-        "threads": parameters.threads,
-        "processes": get_world_size(),
-        "platform": platform.platform(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "code": code_checksum(),
         "data": data,
         "seed": seed,
         "command": f"nepa {stage} --variant {variant} --seed {seed}",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

@@ -16,6 +16,7 @@ from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters, load_parameters
 from nepa.stages.pretrain import Pretraining
 from nepa.training.engine import Training, run_training
+from nepa.training.task import Task
 
 DECAY = 0.9
 
@@ -59,11 +60,8 @@ def train(
     dataset = ArrayDataset(torch.randn(24, 1, 8, 8, generator=generator), torch.arange(24))
     return run_training(
         parameters,
-        "pretrain",
-        model,
-        model.objective.backbone,
+        Task("pretrain", model, model.objective.backbone, {"warmup": 1}),
         dataset,
-        {"warmup": 1},
         title="watched",
         scratch=folder,
         identity="0123456789abcdef",

@@ -1,0 +1,142 @@
+"""All that `nepa bench` measures of a recipe, by name."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from nepa.bench.growth import measure_growth
+from nepa.bench.loader import measure_loader, prepare_for_bench
+from nepa.bench.loading import prepared_dataset, reference_batches
+from nepa.bench.matrix import matrix_rates
+from nepa.bench.rows import NotMeasured, Row, not_measured
+from nepa.bench.start import measure_idle_engines, measure_start
+from nepa.bench.step import measure_step
+from nepa.bench.waiting import measure_waiting
+from nepa.bench.workload import Workload, images_of_a_step, noise, on_this_machine
+from nepa.parameters import Parameters
+from nepa.parameters.schema import IN_MEMORY, Stage
+from nepa.training.placement import device
+
+SLOWEST_STEP = 1 / 20  # of a comparison's seconds
+SAMPLES = 4  # batches of them
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A recipe on this machine.
+
+    Attributes:
+        stages: of those that train.
+        batch_size: images of a step; None for what `images_of_a_step` finds.
+        seconds: that a comparison should take.
+        images: where JPEGs lie that the loaders are to read, as `data.path` takes it.
+    """
+
+    parameters: Parameters
+    stages: tuple[Stage, ...]
+    batch_size: int | None
+    seconds: float
+    images: Path | None = None
+
+    @cached_property
+    def rates(self) -> list[Row]:
+        """Of matrix products, by precision."""
+        return matrix_rates(self.of_stage("pretrain", 1).threads)
+
+    def rate(self, parameters: Parameters, stage: Stage) -> float:
+        """Of matrix products at a stage's precision, FLOP/s."""
+        precision = getattr(parameters, stage).precision
+        return next(row["flops_per_second"] for row in self.rates if row["precision"] == precision)
+
+    def of_stage(self, stage: Stage, batch_size: int | None = None) -> Parameters:
+        """The parameters by which a stage is measured."""
+        parameters = on_this_machine(self.parameters, stage, batch_size or 1)
+        if batch_size is None:
+            rate = self.rate(parameters, stage)
+            fitting = images_of_a_step(self.parameters, stage, rate, self.seconds * SLOWEST_STEP)
+            parameters = on_this_machine(self.parameters, stage, self.batch_size or fitting)
+        return parameters
+
+
+def _matrix(bench: Bench) -> Iterator[Row]:
+    for row in bench.rates:
+        yield {"device": device().type} | row
+    yield from _on_a_gpu({"precision": row["precision"]} for row in bench.rates)
+
+
+def _step(bench: Bench) -> Iterator[Row]:
+    for stage in bench.stages:
+        parameters = bench.of_stage(stage)
+        rate, batch = bench.rate(parameters, stage), getattr(parameters, stage).batch_size
+        workload = Workload(parameters, stage, noise(parameters, stage, SAMPLES * batch))
+        yield {"device": device().type, "loader": False} | measure_step(workload, None, rate, bench.seconds)
+        try:
+            dataset, workers = prepared_dataset(parameters, stage)
+            batches = reference_batches(parameters, stage, dataset, _idle_cores(parameters))
+            workload = Workload(parameters, stage, dataset, workers)
+            yield {"device": device().type, "loader": True} | measure_step(workload, batches, rate, bench.seconds)
+        except NotMeasured as reason:
+            yield not_measured(str(reason), device=device().type, loader=True, stage=stage)
+    yield from _on_a_gpu({"stage": stage} for stage in bench.stages)
+
+
+def _loader(bench: Bench) -> Iterator[Row]:
+    data = bench.parameters.data
+    if isinstance(data, IN_MEMORY):
+        yield not_measured("the recipe's images lie in memory")
+    elif bench.images is None:
+        yield not_measured("no JPEGs to read; say with --images where some lie")
+    else:
+        workers = min(data.workers, len(os.sched_getaffinity(0)))
+        with TemporaryDirectory() as folder:
+            prepared = prepare_for_bench(data, bench.images, Path(folder))
+            yield from measure_loader(data, bench.parameters.pretrain.augmentation, prepared, workers=workers)
+
+
+def _waiting(bench: Bench) -> Iterator[Row]:
+    for stage in bench.stages:
+        try:
+            yield measure_waiting(bench.of_stage(stage), stage)
+        except NotMeasured as reason:
+            yield not_measured(str(reason), stage=stage)
+
+
+def _start(bench: Bench) -> Iterator[Row]:
+    for stage in bench.stages:
+        yield measure_start(bench.of_stage(stage), stage)
+    try:
+        yield from measure_idle_engines()
+    except NotMeasured as reason:
+        yield not_measured(str(reason), command="dvc repro and snakemake, with nothing to do")
+
+
+def _growth(bench: Bench) -> Iterator[Row]:
+    parameters = bench.of_stage("pretrain", 1)
+    yield from measure_growth(parameters, bench.rate(parameters, "pretrain"))
+
+
+MEASUREMENTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "matrix": _matrix,
+    "step": _step,
+    "loader": _loader,
+    "waiting": _waiting,
+    "start": _start,
+    "growth": _growth,
+}
+
+
+def _on_a_gpu(cases: Iterator[Row]) -> Iterator[Row]:
+    """Where there is no GPU, what one would be needed for."""
+    if not torch.cuda.is_available():
+        for case in cases:
+            yield not_measured("no GPU here", device="cuda", **case)
+
+
+def _idle_cores(parameters: Parameters) -> int:
+    """Cores that training leaves to the reference's loader, one at least."""
+    return max(1, len(os.sched_getaffinity(0)) - parameters.threads)

@@ -1,0 +1,77 @@
+"""How long a stage's process takes to its first step, and how long both engines take to find nothing to do.
+
+Run as a module, with a stage as its argument and parameters on its standard input, it is the process that is measured;
+so it imports nothing slow itself.
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from statistics import median
+
+import psutil
+
+from nepa.bench.rows import NotMeasured, Row
+from nepa.parameters import Parameters
+from nepa.parameters.schema import Stage
+
+REPETITIONS = 3
+ENGINES = (["dvc", "repro"], ["snakemake", "--cores", "all", "all"])
+
+
+def measure_start(parameters: Parameters, stage: Stage) -> Row:
+    """Seconds from the start of a stage's process until its imports are done and until its first step is.
+
+    On random pixels, so that no data is read; the least of several repetitions.
+
+    Args:
+        parameters: as `on_this_machine` makes them.
+    """
+    threads = str(parameters.threads)
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    command, given = [sys.executable, "-m", __name__, stage], parameters.model_dump_json()
+    found = [
+        json.loads(subprocess.check_output(command, input=given, env=environment, text=True))
+        for _ in range(REPETITIONS)
+    ]
+    return {"stage": stage, "repetitions": REPETITIONS} | {key: min(times[key] for times in found) for key in found[0]}
+
+
+def measure_idle_engines() -> list[Row]:
+    """Seconds that each engine takes to find nothing to do, in turn.
+
+    Raises:
+        NotMeasured: there is something to do.
+    """
+    if subprocess.run(["dvc", "status", "--quiet"], capture_output=True).returncode:
+        raise NotMeasured("some stage is out of date here; run `dvc repro` before")
+    seconds: dict[str, list[float]] = {" ".join(command): [] for command in ENGINES}
+    for _ in range(REPETITIONS):
+        for command in ENGINES:
+            started = time.perf_counter()
+            subprocess.run(command, capture_output=True, check=True)
+            seconds[" ".join(command)].append(time.perf_counter() - started)
+    return [
+        {"command": command, "repetitions": REPETITIONS, "seconds": min(taken), "median_seconds": median(taken)}
+        for command, taken in seconds.items()
+    ]
+
+
+def _first_step(stage: Stage) -> dict[str, float]:
+    begun = psutil.Process().create_time()
+    parameters = Parameters.model_validate_json(sys.stdin.read())
+    importlib.import_module(f"nepa.stages.{stage}")
+    imported = time.time() - begun
+    from nepa.bench.workload import Workload, noise
+
+    workload = Workload(parameters, stage, noise(parameters, stage, getattr(parameters, stage).batch_size))
+    ends: list[float] = []
+    workload.train(workload.task(), 1, 1, lambda _: ends.append(time.time() - begun) or {})
+    return {"import_seconds": imported, "first_step_seconds": ends[0]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_first_step(sys.argv[1])))

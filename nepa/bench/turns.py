@@ -1,0 +1,48 @@
+"""Two things timed in turn, and their ratio with its spread."""
+
+import time
+from dataclasses import dataclass
+from statistics import quantiles
+from typing import NamedTuple, Self
+
+import psutil
+import torch
+
+
+class Reading(NamedTuple):
+    """Seconds by the clock, and of processors that this process and its children have used."""
+
+    wall: float
+    processor: float
+
+    @classmethod
+    def now(cls) -> Self:
+        """The clocks, once all that a GPU was given is done."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        wall, own = time.perf_counter(), time.process_time()
+        children = (child.cpu_times() for child in psutil.Process().children(recursive=True))
+        return cls(wall, own + sum(used.user + used.system for used in children))
+
+    def since(self, before: "Reading") -> "Reading":
+        """What has passed."""
+        return Reading(self.wall - before.wall, self.processor - before.processor)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast ours is.
+
+    Attributes:
+        value, low, high: median, first and third quartile of the turns' own ratios.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio(ours: list[float], baseline: list[float]) -> Ratio:
+    """Of the seconds of turns that were taken alternately, two at least; pairs are neighbours in time."""
+    low, value, high = quantiles([its / mine for mine, its in zip(ours, baseline, strict=True)], method="inclusive")
+    return Ratio(value, low, high)

@@ -1,0 +1,53 @@
+"""`nepa bench`: no stage of the graph; how fast this machine trains a recipe, against what the reference does."""
+
+import logging
+import os
+from pathlib import Path
+
+from nepa.bench.growth_figure import draw_growth
+from nepa.bench.measurements import MEASUREMENTS, Bench
+from nepa.bench.results import describe, results_folder
+from nepa.parameters import Parameters
+from nepa.parameters.schema import Stage
+from nepa.training.checkpoints import write_json
+from nepa.training.provenance import circumstances
+
+log = logging.getLogger("nepa.bench")
+
+
+def run(
+    parameters: Parameters,
+    *,
+    what: list[str],
+    stages: list[Stage],
+    batch_size: int | None,
+    seconds: float,
+    images: Path | None,
+    output: Path | None,
+    command: str,
+) -> None:
+    """Measure, print tables, and write each to a file in the machine's folder; the growth is drawn beside it.
+
+    Args:
+        what: of `MEASUREMENTS`.
+        stages: of those that train.
+        batch_size: images of a step; None for a device's share of the recipe's batch, as far as it fits.
+        seconds: that a comparison should take.
+        images: where JPEGs lie that the loaders are to read.
+        output: folder; default one below results/bench with the machine's and the recipe's name.
+        command: that asked for it.
+    """
+    bench = Bench(parameters, tuple(stages), batch_size, seconds, images)
+    for name in what:
+        log.info(f"bench: {name} of {parameters.recipe} ...")
+        load = os.getloadavg()[0]
+        rows = list(MEASUREMENTS[name](bench))
+        facts = circumstances(bench.of_stage("pretrain", 1).threads)
+        machine = {"cores": len(os.sched_getaffinity(0)), "load_before": load}
+        folder = output or results_folder(facts["hardware"], parameters.recipe)
+        content = {"what": name, "recipe": parameters.recipe, "command": command} | facts | machine | {"rows": rows}
+        write_json(folder / f"{name}.json", content)
+        print(describe(f"{name}, {parameters.recipe}", rows), end="\n\n", flush=True)
+        if name == "growth":
+            draw_growth(rows, f"One pretraining step, {facts['hardware']}, {facts['threads']} threads", folder)
+        log.info(f"bench: written to {folder}")

@@ -1,0 +1,133 @@
+"""`nepa bench`: its table, its files, and what it says of that which it could not measure."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from nepa.bench import matrix
+from nepa.bench.growth import HEAD, SWEEPS
+from nepa.bench.growth_figure import draw_growth, slope
+from nepa.bench.measurements import MEASUREMENTS, Bench
+from nepa.bench.results import results_folder
+from nepa.command_line import MEASURED, main
+from nepa.parameters import load_parameters
+
+CIRCUMSTANCES = {"what", "recipe", "command", "hardware", "versions", "threads", "cores", "load_before", "finished"}
+without_a_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+@pytest.fixture(autouse=True)
+def small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix, "SIZES", {"cpu": (128, 256), "cuda": (1024,)})
+
+
+def bench(output: Path, *arguments: str) -> None:
+    assert main(["bench", *arguments, "--seconds", "0.1", "--output", str(output)]) == 0
+
+
+def content(output: Path, name: str) -> dict:
+    return json.loads((output / f"{name}.json").read_text())
+
+
+def test_each_measurement_can_be_asked_for() -> None:
+    assert tuple(MEASUREMENTS) == MEASURED
+
+
+def test_a_file_says_what_was_measured_where(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    bench(tmp_path / "out", "--what", "matrix", "loader")
+    found = content(tmp_path / "out", "matrix")
+    assert found.keys() >= CIRCUMSTANCES | {"rows"} and found["recipe"] == "smallest"
+    assert found["command"].startswith("nepa bench --what matrix loader")
+    rates = [row for row in found["rows"] if "flops_per_second" in row]
+    assert [row["precision"] for row in rates] == ["float32", "bfloat16"]
+    assert all(row["flops_per_second"] > 1e8 for row in rates)
+    (row,) = content(tmp_path / "out", "loader")["rows"]
+    assert row == {"not_measured": "the recipe's images lie in memory"}
+    table = capsys.readouterr().out
+    assert "| matrix, smallest" in table and "| not measured" in table
+
+
+@without_a_gpu
+def test_what_needs_a_gpu_is_not_measured(project: Path, tmp_path: Path) -> None:
+    bench(tmp_path / "out", "--what", "matrix")
+    rows = [row for row in content(tmp_path / "out", "matrix")["rows"] if row["device"] == "cuda"]
+    assert rows == [
+        {"device": "cuda", "precision": precision, "not_measured": "no GPU here"}
+        for precision in ("float32", "bfloat16")
+    ]
+
+
+@without_a_gpu
+def test_steps_are_compared_in_turn_with_the_baseline(project: Path, tmp_path: Path) -> None:
+    bench(tmp_path / "out", "--what", "step", "--stages", "pretrain", "--batch-size", "4")
+    alone, with_loader, on_a_gpu = content(tmp_path / "out", "step")["rows"]
+    for row in (alone, with_loader):
+        assert row["batch_size"] == 4 and row["turns"] >= 5 and row["largest_difference"] < 1e-6
+        assert 0 < row["ratio"]["low"] <= row["ratio"]["high"] and row["ratio"]["value"] > 0
+        for side in (row["ours"], row["baseline"]):
+            assert side["images_per_second"] > 0 and 0 < side["share_of_matrix_rate"] < 1
+    assert alone["ours"]["peak_memory_mb"] > 0 and not alone["loader"] and with_loader["loader"]
+    assert on_a_gpu == {"device": "cuda", "stage": "pretrain", "not_measured": "no GPU here"}
+
+
+@pytest.mark.slow
+def test_without_prepared_data_its_rows_are_not_measured(project: Path, tmp_path: Path) -> None:
+    for folder in Path("data").iterdir():
+        folder.rename(tmp_path / folder.name)
+    bench(tmp_path / "out", "--what", "step", "waiting", "--stages", "pretrain", "--batch-size", "4")
+    assert "nepa prepare" in content(tmp_path / "out", "step")["rows"][1]["not_measured"]
+    assert "nepa prepare" in content(tmp_path / "out", "waiting")["rows"][0]["not_measured"]
+
+
+def test_waiting_is_a_share_of_an_epoch(project: Path, tmp_path: Path) -> None:
+    bench(tmp_path / "out", "--what", "waiting", "--stages", "finetune", "--batch-size", "10")
+    (row,) = content(tmp_path / "out", "waiting")["rows"]
+    assert row["stage"] == "finetune" and 0 <= row["share"] < 1 and row["steps"] > 1
+
+
+@pytest.mark.slow
+def test_start_counts_from_the_process(project: Path, tmp_path: Path) -> None:
+    """There is no ledger in this folder, so the engines are not measured."""
+    bench(tmp_path / "out", "--what", "start", "--stages", "pretrain")
+    stage, engines = content(tmp_path / "out", "start")["rows"]
+    assert 0 < stage["import_seconds"] < stage["first_step_seconds"]
+    assert "dvc repro" in engines["not_measured"]
+
+
+def test_sizes_of_the_growth_are_possible() -> None:
+    for sweep in SWEEPS.values():
+        for _, size in sweep:
+            assert size.width % HEAD == 0 and round(size.tokens**0.5) ** 2 == size.tokens
+
+
+def test_growth_is_drawn_with_its_slopes(tmp_path: Path) -> None:
+    assert slope(pd.Series({1: 5.0, 10: 1.0, 100: 1000.0})) == pytest.approx(3)
+    quantities = ("seconds", "floor_seconds", "peak_memory_mb", "floor_memory_mb")
+    base = {"tokens": 64, "batch": 8, "width": 128, "depth": 2}
+    rows = [
+        base | {"axis": axis, axis: value} | dict.fromkeys(quantities, value**1.5)
+        for axis in ("tokens", "batch", "width")
+        for value in (64, 256)
+    ]
+    draw_growth(rows, "title", tmp_path)
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_results_lie_in_a_folder_of_the_hardware_and_recipe() -> None:
+    folder = results_folder("NVIDIA H100 80GB HBM3", "digits")
+    assert folder == Path("results/bench/nvidia-h100-80gb-hbm3/digits")
+
+
+@pytest.mark.parametrize("arguments", [["--seconds", "0"], ["--batch-size", "3"], ["--recipe", "absent"]])
+def test_impossible_requests_are_one_line(arguments: list[str], project: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["bench", *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_step_has_the_recipe_s_batch_where_it_fits(project: Path) -> None:
+    bench = Bench(load_parameters(), ("pretrain",), None, seconds=2000.0)
+    assert bench.of_stage("pretrain").pretrain.batch_size == 32  # the recipe's
+    assert Bench(load_parameters(), ("pretrain",), 6, 20.0).of_stage("pretrain").pretrain.batch_size == 6
