@@ -49,5 +49,5 @@ def run(
         write_json(folder / f"{name}.json", content)
         print(describe(f"{name}, {parameters.recipe}", rows), end="\n\n", flush=True)
         if name == "growth":
-            draw_growth(rows, f"One pretraining step, {facts['hardware']}, {facts['threads']} threads", folder)
+            draw_growth(rows, f"One pretraining step, {facts['hardware']}, threads: {facts['threads']}", folder)
         log.info(f"bench: written to {folder}")
