@@ -87,6 +87,10 @@ def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[s
         "segmentation": {"full": {}},
         "further_ablations": {"seeds": seed, "pretraining": {}, "finetuning": {}},
     }
+    if not torch.cuda.is_available():  # compiling for a CPU takes longer than all the rest
+        trained = ("pretrain", "finetune", "segment")
+        eager = {stage: recipe["execution"][stage] | {"compile": False} for stage in trained}
+        short["execution"] = recipe["execution"] | eager
     if depth is not None:
         short["model"] = recipe["model"] | {"depth": depth}
         short["segment"]["blocks"] = [min(block, depth - 1) for block in recipe["segment"]["blocks"]]

@@ -95,7 +95,7 @@ def test_a_stage_on_two_nodes(clone: Path) -> None:
     """One torchrun on each; the curve is that of one process."""
     expected = curve(clone)
     shutil.rmtree(clone / "results/runs/smallest/pretrain/full")
-    shutil.rmtree(clone / ".dvc/cache/runs")  # else DVC brings back what it knows
+    shutil.rmtree(clone / ".dvc/cache")  # else DVC brings back what it knows
     change(clone, "execution", "pretrain", shrunk(pretraining=())["execution"]["pretrain"] | {"nodes": 2})
     run(clone, [*SNAKEMAKE, "stage_pretrain_full_0"])
     facts = json.loads((clone / "results/runs/smallest/pretrain/full/seed-0/run.json").read_text())

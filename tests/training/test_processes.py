@@ -45,7 +45,9 @@ def torchrun(*commands: list[str], processes: int = 2) -> subprocess.Popen:
     """Start these `nepa` commands one after the other in each of several processes."""
     script = Path("commands.py")
     script.write_text(
-        f"from nepa.command_line import main\nfor command in {list(commands)!r}:\n    assert main(command) == 0\n"
+        "from mmengine.dist import barrier\nfrom nepa.command_line import main\n"
+        f"for command in {list(commands)!r}:\n    assert main(command) == 0\n"
+        "    barrier()  # the first process writes what the next command reads\n"
     )
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", str(script)],
