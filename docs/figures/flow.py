@@ -51,14 +51,15 @@ NOTES = {  # inches above the middle of a stage
 BOX = (1.6, 0.7)
 
 
-def draw() -> Figure:
-    """The whole picture, in axes whose unit is an inch."""
-    figure = Figure((WIDTH, HEIGHT))
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, HEIGHT))
-    axes.set_axis_off()
-    _draw_objective(axes)
-    _draw_stages(axes)
-    return figure
+def write(path: Path) -> None:
+    """Draw the whole picture, in axes whose unit is an inch."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH, HEIGHT))
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, HEIGHT))
+        axes.set_axis_off()
+        _draw_objective(axes)
+        _draw_stages(axes)
+        figure.savefig(path, dpi=PIXELS_PER_INCH, metadata={"Software": None})
 
 
 def _draw_objective(axes: Axes) -> None:
@@ -172,5 +173,4 @@ def _arrow(
 
 
 if __name__ == "__main__":
-    with matplotlib.rc_context(STYLE):
-        draw().savefig(TARGET, dpi=PIXELS_PER_INCH, metadata={"Software": None})
+    write(TARGET)
