@@ -1,6 +1,7 @@
 """Clones of the working tree with the smallest recipe, and the commands that run in them."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import yaml
 from conftest import ROOT, smallest_parameters
+from dvc.utils.collections import merge_dicts
 
 IDLE = {"dvc": "Data and pipelines are up to date.", "snakemake": "Nothing to be done"}
 COMMANDS = {"dvc": ["dvc", "repro"], "snakemake": ["snakemake", "--cores", "2", "all"]}
@@ -108,6 +110,26 @@ def run(folder: Path, command: list[str], status: int = 0) -> str:
     )  # fmt: skip
     assert done.returncode == status, done.stdout[-6000:]
     return done.stdout
+
+
+def blocks(document: str) -> list[tuple[str, str]]:
+    """Language and content of every block of code in a document, in order."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def follow(folder: Path, page: str) -> list[str]:
+    """Do what a page says: its commands, its lines for params.yaml, its changes of code; what each block printed."""
+    shown = []
+    for language, block in blocks(page):
+        if language == "yaml":
+            raw = yaml.safe_load((folder / "params.yaml").read_text())
+            write(folder, merge_dicts(raw, yaml.safe_load(block)))
+        elif language == "diff":
+            (folder / "page.diff").write_text(block)
+            run(folder, ["git", "apply", "page.diff"])
+        elif language == "sh":
+            shown.append(run(folder, ["bash", "-euo", "pipefail", "-c", block]))
+    return shown
 
 
 def write(folder: Path, raw: dict) -> None:

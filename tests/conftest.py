@@ -39,7 +39,7 @@ def smallest_parameters() -> dict[str, Any]:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     for section, values in SMALLEST.items():
         raw[section] = raw[section] | values if isinstance(values, dict) else values
-    del raw["finetuning"]["from_scratch_long"]
+    raw["finetuning"].pop("from_scratch_long", None)
     return raw
 
 

@@ -1,13 +1,23 @@
-"""CITATION.cff, CHANGELOG and CONTRIBUTING agree with the project that they speak of."""
+"""CITATION.cff, CHANGELOG, CONTRIBUTING and the pages of docs/ agree with the project that they speak of."""
 
 import re
+import runpy
 import tomllib
+from pathlib import Path
 
+import networkx
+import numpy as np
 import pytest
 import yaml
+from clones import blocks
 from conftest import ROOT
+from PIL import Image
 
-DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/at-scale.md")
+from nepa.report.markdown import anchor
+from nepa.workflow.stages import read_stages
+
+PAGES = ("docs/adding-a-variant.md", "docs/adding-a-dataset.md", "docs/architecture.md")
+DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/at-scale.md", *PAGES)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -34,12 +44,44 @@ def test_the_changelog_has_this_version_and_known_headings() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_what_is_named_is_there(document: str) -> None:
     text = (ROOT / document).read_text()
-    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
-        assert (ROOT / link).exists(), link
     for name in re.findall(r"`((?:nepa|tests|recipes|workflow)/[\w/.]*)`", text):
-        assert (ROOT / name).exists(), name
+        assert (ROOT / name).exists() or f"cat > {name}" in text, name
     for target in re.findall(r"`make (\w+)", text):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE), target
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "results/report.md"])
+def test_every_link_leads_somewhere(document: str) -> None:
+    path = ROOT / document
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text()):
+        file, _, heading = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        assert not heading or heading in map(anchor, re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_names_only_what_there_is(page: str) -> None:
+    """Keys and functions; its blocks are of the kinds that tests/end_to_end/test_pages.py does."""
+    assert {language for language, _ in blocks(page)} <= {"sh", "yaml", "diff", "text"}
+    files = [*(ROOT / "nepa").rglob("*.py"), ROOT / "params.yaml", ROOT / "dvc.yaml", ROOT / "nepa/report/paper.yaml"]
+    sources = "\n".join(file.read_text() for file in files)
+    for name in re.findall(r"`(\w+_\w+)`", (ROOT / page).read_text()):
+        assert re.search(rf"\b{name}\b", sources), name
+
+
+def test_the_picture_of_the_flow_is_of_these_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    flow = runpy.run_path("docs/figures/flow.py")
+    stages = [stage for stage in read_stages() if not stage.further]
+    group = {stage.address: stage.group for stage in stages}
+    graph = networkx.DiGraph((group[before], stage.group) for stage in stages for before in stage.after)
+    assert set(graph) == set(flow["STAGES"])
+    assert set(networkx.transitive_reduction(graph).edges) == set(flow["BETWEEN"])
+    flow["write"](tmp_path / "flow.png")
+    drawn, committed = (np.asarray(Image.open(path), float) for path in (tmp_path / "flow.png", flow["TARGET"]))
+    # The fonts' edges may differ between machines.
+    assert drawn.shape == committed.shape and np.abs(drawn - committed).mean() < 2, "run `python docs/figures/flow.py`"
 
 
 def test_the_commands_of_a_contributor_are_ci_s() -> None:

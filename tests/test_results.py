@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 
 import pandas as pd
 import pytest
@@ -11,7 +10,6 @@ from conftest import ROOT
 
 from nepa.parameters import load_parameters
 from nepa.report.collect import declared_runs
-from nepa.report.markdown import anchor
 
 RUNS = ROOT / "results/runs/digits"
 FURTHER = ROOT / "results/further_ablations/digits"
@@ -54,15 +52,3 @@ def test_the_report_says_what_the_table_says() -> None:
     assert row["mean"] == pytest.approx(
         pd.Series([run["top1"] for run in metrics("finetune", "full")]).mean(), rel=1e-5
     )
-
-
-@pytest.mark.parametrize("document", ["README.md", "results/report.md"])
-def test_every_link_leads_somewhere(document: str) -> None:
-    path = ROOT / document
-    links = re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text())
-    assert links
-    for link in links:
-        file, _, heading = link.partition("#")
-        target = path.parent / file if file else path
-        assert target.exists(), link
-        assert not heading or heading in map(anchor, re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from clones import COMMANDS, IDLE, change, copy_of_the_working_tree, results, run, shrunk, write
+from clones import COMMANDS, IDLE, blocks, change, copy_of_the_working_tree, results, run, shrunk, write
 from conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -144,10 +144,6 @@ def test_a_damaged_checkpoint_is_made_anew(clone: Path) -> None:
     assert IDLE["dvc"] in run(clone, COMMANDS["dvc"])
 
 
-def readme_blocks() -> list[str]:
-    return re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-
-
 def test_every_command_of_the_readme_runs(clone: Path) -> None:
     # The environment that runs the tests, as if make had just made it.
     (clone / ".venv").mkdir()
@@ -160,9 +156,9 @@ def test_every_command_of_the_readme_runs(clone: Path) -> None:
         run(clone, ["git", "config", key, value])
     run(clone, ["git", "add", "-A"])
     run(clone, ["git", "commit", "-qm", "first"])
-    blocks = readme_blocks()
-    assert len(blocks) >= 4
-    for block in blocks:
+    commands = [block for language, block in blocks("README.md") if language == "sh"]
+    assert len(commands) >= 4
+    for block in commands:
         run(clone, ["bash", "-euo", "pipefail", "-c", block.replace("/digits/", "/smallest/")])
     for key in identity:
         run(clone, ["git", "config", "--unset", key])
@@ -176,7 +172,7 @@ def test_the_readme_s_other_commands_are_ci_s() -> None:
 
 
 def test_the_readme_s_variant_gets_its_stages_and_its_row(clone: Path) -> None:
-    line = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[1]
+    (line,) = (block for language, block in blocks("README.md") if language == "yaml")
     raw = yaml.safe_load((clone / "params.yaml").read_text())
     raw["pretraining"] |= yaml.safe_load(line)
     write(clone, raw)
