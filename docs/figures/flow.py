@@ -67,7 +67,7 @@ def _draw_objective(axes: Axes) -> None:
     _text(axes, 0.1, HEIGHT - 0.12, "The objective", size=12, weight="bold", ha="left", va="top")
     columns = [LEFT + STEP * number for number in range(len(TOKENS))]
     middle, width = (columns[0] + columns[-1]) / 2, columns[-1] - columns[0] + 0.66
-    pixels = read_digits()[0][DIGIT, ..., 0]
+    pixels = read_digits().pixels[DIGIT, ..., 0]
     _draw_image(axes, pixels, 0.64, rows["patches"] + 0.4)
     _arrow(axes, (1.24, rows["patches"]), (1.98, rows["patches"]))
     patches = [pixels[2 * (n // 4) :, 2 * (n % 4) :][:2, :2] for n in range(16)]
