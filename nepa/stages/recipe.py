@@ -60,6 +60,8 @@ def recipe_text(name: str) -> str:
         raise UserError(f"{path} not found; there are {known or 'none here: run from the project root'}")
     yaml = YAML()
     yaml.width = 4096
+    # Else what is null would look as if it had been forgotten.
+    yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
     own = yaml.load(path.read_text())
     if "based_on" not in own:
         return path.read_text()
