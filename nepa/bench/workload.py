@@ -111,10 +111,18 @@ def build_task(parameters: Parameters, stage: Stage) -> Task:
 
 
 def on_this_machine(parameters: Parameters, stage: Stage, batch_size: int) -> Parameters:
-    """The recipe with `batch_size` images a step, no more threads than cores, and float32 where there is no GPU."""
-    precision = {} if torch.cuda.is_available() else {"precision": "float32"}
+    """The recipe with `batch_size` images a step and no more threads than cores.
+
+    Where there is no GPU, in float32, and not compiled: that takes longer there than all that is measured.
+    """
+    gpu = torch.cuda.is_available()
+    precision = {} if gpu else {"precision": "float32"}
+    carried_out = getattr(parameters.execution, stage)
+    carried_out = carried_out if gpu else carried_out.model_copy(update={"compile": False})
     settings = getattr(parameters, stage).model_copy(update={"batch_size": batch_size} | precision)
-    execution = parameters.execution.model_copy(update={"checkpoint_minutes": UNINTERRUPTED, "watch": []})
+    execution = parameters.execution.model_copy(
+        update={"checkpoint_minutes": UNINTERRUPTED, "watch": [], stage: carried_out}
+    )
     threads = min(parameters.threads, len(os.sched_getaffinity(0)))
     return parameters.model_copy(update={stage: settings, "execution": execution, "threads": threads})
 

@@ -1,6 +1,7 @@
 """Killed at any moment under either engine, a run goes on and ends as one that was never killed."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -96,10 +97,18 @@ def test_a_training_that_an_engine_left_behind_is_taken_over(uninterrupted: Path
     forget(clone)
     process = start(clone, COMMANDS["dvc"])
     assert wait_for(process, "*/step-*.pt", clone)
+    left_behind = json.loads((clone / "runs" / RUN / "status.json").read_text())["process"]
+    os.kill(left_behind, signal.SIGSTOP)  # else it could end before the next one comes
     process.kill()
     process.wait()
-    shown = run(clone, COMMANDS["dvc"])
-    assert "another process trains this run; it is asked to stop" in shown and "goes on after step" in shown
+    process, shown = start(clone, COMMANDS["dvc"]), ""
+    while "another process trains this run; it is asked to stop" not in shown:
+        assert process.poll() is None, shown
+        shown = (clone.parent / "output.txt").read_text()
+        time.sleep(0.1)
+    os.kill(left_behind, signal.SIGCONT)
+    assert process.wait() == 0
+    assert "goes on after step" in (clone.parent / "output.txt").read_text()
     assert outcome(clone) == expected
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from nepa.command_line import main
 from nepa.conversion.models import Runnable, build_model
-from nepa.data.datasets import evaluation_batches
+from nepa.data.datasets import first_images
 from nepa.data.images import load_images
 from nepa.model.backbone import build_backbone
 from nepa.model.description import Description, describe
@@ -55,7 +55,7 @@ def test_classes_are_what_the_evaluation_saw(
     with monkeypatch.context() as there:
         there.chdir(trained)
         parameters = load_parameters()
-        batch = next(iter(evaluation_batches(parameters, "test")))
+        seen = first_images(parameters, "test", 40)
         pixels = load_images(parameters, "test").pixels
     paths = []
     for number in range(40):
@@ -64,7 +64,7 @@ def test_classes_are_what_the_evaluation_saw(
     model = build_backbone(parameters, num_classes=10).eval()
     model.load_state_dict(load_file(checkpoints["classifier"]))
     with torch.no_grad():
-        expected = model(batch["images"][:40])
+        expected = model(seen)
     found = predict(capsys, *paths, "--checkpoint", checkpoints["classifier"], "--top", "20")
     assert [line["image"] for line in found] == paths
     for line, shares in zip(found, expected.softmax(1), strict=True):

@@ -94,7 +94,7 @@ def test_an_unknown_or_broken_recipe_leaves_params_yaml_alone(place: Path, capsy
     before = Path("params.yaml").read_bytes()
     (place / "recipes/broken.yaml").write_text("based_on: digits\nmodel: {heads: 3}\n")
     for name, message in (
-        ("nothing", "recipes/nothing.yaml not found; there are broken, digits"),
+        ("nothing", "recipes/nothing.yaml not found; there are broken, cifar10, "),
         ("broken", "heads 3"),
     ):
         assert main(["recipe", name]) == 2
