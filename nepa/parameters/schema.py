@@ -1,6 +1,6 @@
 """Schema of params.yaml: every number of a run, its type, its range and what it must agree with."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -43,19 +43,38 @@ class Seeds(Section):
         return self
 
 
-class Digits(Section):
-    """scikit-learn's digits: size in pixels, and the one split that every seed shares."""
+class ImageSource(Section):
+    """Side in pixels, how pixels in [0, 1] are normalised, and the seed of the one split that every run shares."""
 
-    source: Literal["digits"]
     image_size: Positive
-    channels: Literal[1, 3]
     classes: Positive
     mean: float
     std: PositiveFloat
     split_seed: Count
+
+
+class KnownImages(ImageSource):
+    """A published set of images that is held in memory; `FACTS` are what the recipe can't choose."""
+
+    FACTS: ClassVar[dict[str, int]]
+    evaluate_on: Literal["validation", "test"]
+
+    @model_validator(mode="after")
+    def _images_are_what_they_are(self) -> Self:
+        for key, expected in self.FACTS.items():
+            if getattr(self, key) != expected:
+                raise ValueError(f"{key} is {getattr(self, key)}, but the source '{self.source}' has {expected}")
+        return self
+
+
+class Digits(KnownImages):
+    """scikit-learn's digits."""
+
+    FACTS = {"image_size": 8, "channels": 1, "classes": 10}
+    source: Literal["digits"]
+    channels: Literal[1, 3]
     validation_images: Positive
     test_images: Positive
-    evaluate_on: Literal["validation", "test"]
 
     @property
     def training_images(self) -> int:
@@ -63,10 +82,7 @@ class Digits(Section):
         return 1797 - self.validation_images - self.test_images
 
     @model_validator(mode="after")
-    def _digits_are_what_they_are(self) -> "Digits":
-        for key, expected in (("image_size", 8), ("channels", 1), ("classes", 10)):
-            if getattr(self, key) != expected:
-                raise ValueError(f"{key} is {getattr(self, key)}, but the source 'digits' has {expected}")
+    def _some_are_left_for_training(self) -> Self:
         if self.training_images < self.classes:
             raise ValueError(
                 f"validation_images + test_images is {self.validation_images + self.test_images}, "
@@ -75,23 +91,18 @@ class Digits(Section):
         return self
 
 
-class Cifar10(Section):
-    """CIFAR-10, and the one split of its training images that every seed shares; held in memory.
+class Cifar10(KnownImages):
+    """CIFAR-10, whose training images are split once.
 
     `path` is a folder or archive of `train` and `test` with class folders, or a folder with torchvision's copy; null
     lets torchvision download it. `workers` processes augment for each that trains.
     """
 
+    FACTS = {"image_size": 32, "classes": 10}
     source: Literal["cifar10"]
     path: Annotated[str, Field(min_length=1)] | None
-    image_size: Positive
     channels: Literal[3]
-    classes: Positive
-    mean: float
-    std: PositiveFloat
-    split_seed: Count
     validation_images: Annotated[int, Field(gt=0, lt=50_000)]
-    evaluate_on: Literal["validation", "test"]
     workers: Count
 
     @property
@@ -104,15 +115,8 @@ class Cifar10(Section):
         """Images that CIFAR-10 keeps for the test."""
         return 10_000
 
-    @model_validator(mode="after")
-    def _images_are_what_they_are(self) -> "Cifar10":
-        for key, expected in (("image_size", 32), ("classes", 10)):
-            if getattr(self, key) != expected:
-                raise ValueError(f"{key} is {getattr(self, key)}, but the source 'cifar10' has {expected}")
-        return self
 
-
-class ImageFolder(Section):
+class ImageFolder(ImageSource):
     """Images in class folders or tar files (ILSVRC2012's own included), prepared as shards.
 
     `training_images` and `validation_images` are what the source must hold; of these at most `unreadable_allowed` may
@@ -125,12 +129,7 @@ class ImageFolder(Section):
 
     source: Literal["image_folder"]
     path: Annotated[str, Field(min_length=1)]
-    image_size: Positive
     channels: Literal[3]
-    classes: Positive
-    mean: float
-    std: PositiveFloat
-    split_seed: Count
     training_images: Positive
     validation_images: Positive
     unreadable_allowed: Count

@@ -55,14 +55,12 @@ def _torchvision(root: Path, train: bool) -> Images:
 
 def _unzipped(path: Path, folder: Path) -> Path:
     """The tar file within a gzip file, where it is one: images are read from where they lie in it."""
-    if path.suffix not in (".gz", ".tgz"):
+    if path.suffix not in (".gz", ".tgz") or not path.exists():
         return path
     target = folder / "images.tar"
     try:
         with gzip.open(path) as packed, target.open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked)
-    except FileNotFoundError:
-        raise UserError(f"data.path {path} not found; give the folder or tar file that holds the images") from None
     except (gzip.BadGzipFile, EOFError) as error:
         raise UserError(f"{path} is truncated or no gzip file ({error}); fetch it again") from None
     return target

@@ -12,12 +12,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import networkx
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage import Stage
 
 from nepa.errors import UserError
+from nepa.workflow.stages import is_constant, upstream_first
 
 REPORT = "report"
 SETTLED = 1.0  # seconds since a ledger was last written
@@ -78,12 +78,12 @@ def _written() -> dict[Path, float]:
 def _read() -> list[StageGroup]:
     with Repo() as repo:
         graph = repo.index.graph  # from a stage to those that it reads from
-        stages = [stage for stage in reversed(list(networkx.topological_sort(graph))) if stage.addressing != REPORT]
+        stages = [stage for stage in upstream_first(graph) if stage.addressing != REPORT]
         recorded = {out.fs_path: out.hash_info for stage in stages for out in stage.outs}
         finished = {stage for stage in stages if _finished(stage)}
         stale: set[Stage] = set()
         for stage in stages:
-            upstream = {other for other in graph.successors(stage) if not _constant(other)}
+            upstream = {other for other in graph.successors(stage) if not is_constant(other)}
             if stage not in finished or upstream & stale or _changed(stage, recorded):
                 stale.add(stage)
         groups: dict[tuple[str, bool], list[Stage]] = {}
@@ -105,21 +105,16 @@ def _key(stage: Stage) -> tuple[str, bool]:
     return stage.name.split("@")[0], ":" in stage.addressing
 
 
-def _constant(stage: Stage) -> bool:
-    """It writes the same whatever it reads, so nothing follows from it and nobody needs its output."""
-    return bool((stage.meta or {}).get("constant"))
-
-
 def _finished(stage: Stage) -> bool:
     recorded = [out for out in stage.outs if out.hash_info]
-    here = _constant(stage) or all(out.exists for out in recorded if not out.use_cache)
+    here = is_constant(stage) or all(out.exists for out in recorded if not out.use_cache)
     return bool(recorded) and here
 
 
 def _changed(stage: Stage, recorded: dict) -> bool:
     if stage.cmd_changed or any(not out.hash_info for out in stage.outs):
         return True
-    if not _constant(stage) and any(out.status() for out in stage.outs if not out.use_cache):
+    if not is_constant(stage) and any(out.status() for out in stage.outs if not out.use_cache):
         return True
     return any(
         dep.hash_info != recorded[dep.fs_path] if dep.fs_path in recorded else bool(dep.status()) for dep in stage.deps

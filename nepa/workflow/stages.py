@@ -12,6 +12,7 @@ from typing import Any
 
 import networkx
 from dvc.repo import Repo
+from dvc.stage import Stage as DvcStage
 from zc.lockfile import LockError as Held
 from zc.lockfile import LockFile
 
@@ -67,6 +68,16 @@ class Stage:
         return MARKERS / self.rule
 
 
+def upstream_first(graph: networkx.DiGraph) -> list[DvcStage]:
+    """The stages of DVC's graph, each after those that it reads from."""
+    return list(reversed(list(networkx.topological_sort(graph))))
+
+
+def is_constant(stage: DvcStage) -> bool:
+    """It writes the same whatever it reads, so nothing follows from it and nobody needs its output."""
+    return bool((stage.meta or {}).get("constant"))
+
+
 def read_stages() -> list[Stage]:
     """All stages of the dvc.yaml files below the current folder, each after those that it reads from."""
     with Repo() as repo:
@@ -78,7 +89,7 @@ def read_stages() -> list[Stage]:
                 after=tuple(sorted(upstream.addressing for upstream in graph.successors(stage))),
                 meta=stage.meta or {},
             )
-            for stage in reversed(list(networkx.topological_sort(graph)))
+            for stage in upstream_first(graph)
         ]
 
 
@@ -101,8 +112,6 @@ def claim() -> LockFile:
 def out_of_date() -> set[str]:
     """Addresses of the stages that DVC finds changed, and of all that follow from them.
 
-    A stage whose meta says `constant` writes the same whatever it reads, so nothing follows from it.
-
     Raises:
         dvc.lock.LockError: DVC is running a stage here.
     """
@@ -111,7 +120,7 @@ def out_of_date() -> set[str]:
         graph = repo.index.graph
         stale = set(changed)
         for stage in graph:
-            if stage.addressing in changed and not (stage.meta or {}).get("constant"):
+            if stage.addressing in changed and not is_constant(stage):
                 stale |= {follower.addressing for follower in networkx.ancestors(graph, stage)}
         return stale
 
