@@ -13,7 +13,7 @@ from nepa.plan.cost import BYTES_PER_PARAMETER, one_pass
 from nepa.training.placement import device
 
 HEAD = 32  # channels of an attention head
-FEWEST, MOST = 3, 50  # steps, of which the quickest counts: neighbours can only slow them
+FEWEST, MOST = 8, 50  # steps, of which the quickest counts: neighbours can only slow them
 
 
 @dataclass(frozen=True)
