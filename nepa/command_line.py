@@ -11,6 +11,7 @@ import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 
 from nepa.errors import UserError
 from nepa.parameters.schema import Parameters
@@ -141,21 +142,21 @@ def _of_worker(error: OSError) -> OSError:
 def _run(options: argparse.Namespace) -> int:
     if options.stage == "predict":
         images, folder = options.images, options.output
-        return 2 if _stage("predict").run(images, options.checkpoint, options.top, folder, options.json) else 0
+        return 2 if import_stage("predict").run(images, options.checkpoint, options.top, folder, options.json) else 0
     if options.stage == "convert":
-        _stage("convert").run(options.source, options.target, options.form)
+        import_stage("convert").run(options.source, options.target, options.form)
         return 0
     if options.stage == "compare":
-        print(_stage("compare").describe(options.first, options.second))
+        print(import_stage("compare").describe(options.first, options.second))
         return 0
     if options.stage == "rehearse":
-        _stage("rehearse").run(options.name, options.images, options.scenes, options.depth)
+        import_stage("rehearse").run(options.name, options.images, options.scenes, options.depth)
         return 0
     if options.stage == "status":
-        print(_stage("status").describe_status())
+        print(import_stage("status").describe_status())
         return 0
     if options.stage == "recipe":
-        recipe = _stage("recipe")
+        recipe = import_stage("recipe")
         if not options.list and options.name is None:
             raise UserError("recipe: name one, or give --list")
         print(recipe.list_recipes() if options.list else recipe.put_in_place(options.name))
@@ -164,22 +165,22 @@ def _run(options: argparse.Namespace) -> int:
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     named = options.stage == "bench" and options.recipe
-    parameters = _stage("recipe").recipe_parameters(named) if named else load_parameters()
+    parameters = import_stage("recipe").recipe_parameters(named) if named else load_parameters()
     # Before torch is imported: its thread pools read these once.
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(parameters.threads)
     if options.stage == "prepare":
         for what in [options.what] if options.what else ["images", "scenes"]:
-            _stage(f"prepare_{what}").run(parameters)
+            import_stage(f"prepare_{what}").run(parameters)
         return 0
     if options.stage == "plan":
         if options.gpus < 1 or (options.tflops is not None and options.tflops <= 0):
             raise UserError("--gpus and --tflops must be above 0")
-        print(_stage("plan").describe_plan(parameters, options.gpus, options.tflops))
+        print(import_stage("plan").describe_plan(parameters, options.gpus, options.tflops))
         return 0
     if options.stage == "bench":
         if options.seconds <= 0 or (options.batch_size or 2) % 2:
             raise UserError("--seconds must be above 0 and --batch-size even")
-        _stage("bench").run(
+        import_stage("bench").run(
             parameters,
             what=options.what,
             stages=options.stages,
@@ -191,7 +192,7 @@ def _run(options: argparse.Namespace) -> int:
         )
         return 0
     if options.stage not in GROUPS:
-        _stage(options.stage).run(parameters)
+        import_stage(options.stage).run(parameters)
         return 0
     seeds = parameters.seeds.segmentation if options.stage == "segment" else parameters.seeds.classification
     seed = seeds[0] if options.seed is None else options.seed
@@ -203,7 +204,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _train(parameters: Parameters, stage: str, variant: str, seed: int) -> int:
-    module = _stage(stage)
+    module = import_stage(stage)
     from nepa.stages.paths import RunPaths
     from nepa.training.interruption import EXIT_CODE, Stopped, only_process
     from nepa.training.launch import launch
@@ -223,7 +224,8 @@ def _train(parameters: Parameters, stage: str, variant: str, seed: int) -> int:
     return 0
 
 
-def _stage(name: str):  # noqa: ANN202 - a module
+def import_stage(name: str) -> ModuleType:
+    """The module of a stage or command, with all that it imports."""
     # Importing torch makes a million objects that stay: looking among them for garbage costs a fifth of the import, and
     # later a quarter of a short training's whole time.
     gc.disable()

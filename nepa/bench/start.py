@@ -4,7 +4,6 @@ Run as a module, with a stage as its argument and parameters on its standard inp
 so it imports nothing slow itself.
 """
 
-import importlib
 import json
 import os
 import subprocess
@@ -15,6 +14,7 @@ from statistics import median
 import psutil
 
 from nepa.bench.rows import NotMeasured, Row
+from nepa.command_line import import_stage
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Stage
 
@@ -63,7 +63,7 @@ def measure_idle_engines() -> list[Row]:
 def _first_step(stage: Stage) -> dict[str, float]:
     begun = psutil.Process().create_time()
     parameters = Parameters.model_validate_json(sys.stdin.read())
-    importlib.import_module(f"nepa.stages.{stage}")
+    import_stage(stage)
     imported = time.time() - begun
     from nepa.bench.workload import Workload, noise
 
