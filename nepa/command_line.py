@@ -37,7 +37,7 @@ REMEDIES = {
 # What DVC keeps: only there does a missing file have a remedy.
 KEPT = ("data/", "checkpoints/")
 FORMATS = ("reference", "pipeline", "timm", "mmsegmentation", "onnx")
-MEASURED = ("matrix", "step", "loader", "waiting", "start", "growth")
+MEASURED = ("matrix", "step", "compiled", "loader", "waiting", "start", "growth")
 GROUPS = {"pretrain": ("pretraining",), "finetune": ("pretraining", "finetuning"), "segment": ("segmentation",)}
 
 

@@ -32,6 +32,9 @@ SMALLEST: dict[str, Any] = {
     },
 }
 Write = Callable[..., Path]
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU: no g++ here"
+)
 
 
 def smallest_parameters() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch._inductor.utils import fresh_cache
 
 from nepa.bench.growth import measure_growth
 from nepa.bench.loader import measure_loader, prepare_for_bench
@@ -17,7 +18,8 @@ from nepa.bench.rows import NotMeasured, Row, not_measured
 from nepa.bench.start import measure_idle_engines, measure_start
 from nepa.bench.step import measure_step
 from nepa.bench.waiting import measure_waiting
-from nepa.bench.workload import Workload, images_of_a_step, noise, on_this_machine
+from nepa.bench.workload import Workload, compiled, images_of_a_step, noise, on_this_machine
+from nepa.errors import UserError
 from nepa.parameters import Parameters
 from nepa.parameters.schema import IN_MEMORY, Stage
 from nepa.training.placement import device
@@ -71,18 +73,35 @@ def _matrix(bench: Bench) -> Iterator[Row]:
 
 def _step(bench: Bench) -> Iterator[Row]:
     for stage in bench.stages:
-        parameters = bench.of_stage(stage)
-        rate, batch = bench.rate(parameters, stage), getattr(parameters, stage).batch_size
-        workload = Workload(parameters, stage, noise(parameters, stage, SAMPLES * batch))
-        yield {"device": device().type, "loader": False} | measure_step(workload, None, rate, bench.seconds)
-        try:
-            dataset, workers = prepared_dataset(parameters, stage)
-            batches = reference_batches(parameters, stage, dataset, _idle_cores(parameters))
-            workload = Workload(parameters, stage, dataset, workers)
-            yield {"device": device().type, "loader": True} | measure_step(workload, batches, rate, bench.seconds)
-        except NotMeasured as reason:
-            yield not_measured(str(reason), device=device().type, loader=True, stage=stage)
+        yield from _step_of(bench, bench.of_stage(stage), stage)
     yield from _on_a_gpu({"stage": stage} for stage in bench.stages)
+
+
+def _compiled(bench: Bench) -> Iterator[Row]:
+    for stage in bench.stages:
+        parameters = bench.of_stage(stage)
+        if getattr(parameters.execution, stage).compile:
+            yield not_measured("the recipe's step is compiled here: see the step", stage=stage)
+        else:
+            try:
+                with fresh_cache():
+                    yield from _step_of(bench, compiled(parameters, stage), stage)
+            except UserError as reason:
+                yield not_measured(str(reason), stage=stage)
+
+
+def _step_of(bench: Bench, parameters: Parameters, stage: Stage) -> Iterator[Row]:
+    """Alone, then with each side's loader; what is compiled for the first lies in torch's cache for the second."""
+    rate, batch = bench.rate(parameters, stage), getattr(parameters, stage).batch_size
+    workload = Workload(parameters, stage, noise(parameters, stage, SAMPLES * batch))
+    yield {"device": device().type, "loader": False} | measure_step(workload, None, rate, bench.seconds)
+    try:
+        dataset, workers = prepared_dataset(parameters, stage)
+        batches = reference_batches(parameters, stage, dataset, _idle_cores(parameters))
+        workload = Workload(parameters, stage, dataset, workers)
+        yield {"device": device().type, "loader": True} | measure_step(workload, batches, rate, bench.seconds)
+    except NotMeasured as reason:
+        yield not_measured(str(reason), device=device().type, loader=True, stage=stage)
 
 
 def _loader(bench: Bench) -> Iterator[Row]:
@@ -123,6 +142,7 @@ def _growth(bench: Bench) -> Iterator[Row]:
 MEASUREMENTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "matrix": _matrix,
     "step": _step,
+    "compiled": _compiled,
     "loader": _loader,
     "waiting": _waiting,
     "start": _start,

@@ -30,7 +30,7 @@ class Turns:
     """Gives the baseline as many steps after every so many of ours: what `run_training` calls to measure.
 
     Attributes:
-        ours, baseline: what each turn took; ours lacks the first, in which kernels are chosen and compiled.
+        ours, baseline: what each turn took; in ours' first one kernels are chosen and compiled.
     """
 
     def __init__(self, baseline: Baseline, batches: Batches, steps: int) -> None:
@@ -39,11 +39,10 @@ class Turns:
         self.steps = steps
         self.ours: list[Reading] = []
         self.baseline: list[Reading] = []
-        self.started: Reading | None = None
+        self.started = Reading.now()
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        if self.started is not None:
-            self.ours.append(Reading.now().since(self.started))
+        self.ours.append(Reading.now().since(self.started))
         started = Reading.now()
         for batch in islice(self.batches, self.steps):
             self.theirs.step(batch)
@@ -67,7 +66,8 @@ def measure_step(workload: Workload, batches: Batches | None, rate: float, secon
     each = _seconds_of_a_step(workload)
     turns = min(MOST, max(FEWEST, math.floor(seconds / 2 / each)))
     steps = max(1, round(seconds / 2 / turns / each))
-    ours, baseline = _take_turns(workload, batches, turns, steps)
+    first, ours, baseline = _take_turns(workload, batches, turns, steps)
+    compiled = getattr(workload.parameters.execution, workload.stage).compile
     images = steps * workload.settings.batch_size
     flops = one_pass(workload.parameters, workload.stage).flops
 
@@ -84,7 +84,8 @@ def measure_step(workload: Workload, batches: Batches | None, rate: float, secon
         "stage": workload.stage,
         "batch_size": workload.settings.batch_size,
         "precision": workload.settings.precision,
-        "compiled": getattr(workload.parameters.execution, workload.stage).compile,
+        "compiled": compiled,
+        "compile_seconds": first.wall - median(reading.wall for reading in ours) if compiled else None,
         "ours": side(ours, _train_ours),
         "baseline": side(baseline, _train_baseline),
         "ratio": asdict(ratio([r.wall for r in ours], [r.wall for r in baseline])),
@@ -113,13 +114,15 @@ def _seconds_of_a_step(workload: Workload) -> float:
 
 def _take_turns(
     workload: Workload, batches: Batches | None, turns: int, steps: int
-) -> tuple[list[Reading], list[Reading]]:
+) -> tuple[Reading, list[Reading], list[Reading]]:
+    """Ours' first turn, then those of both that count."""
     task, count = workload.task(), 1 + WARMUP + turns
     if batches is None:
         batches = cycle(list(islice(workload.batches(task), BATCHES)))
-    in_turn = Turns(Baseline(workload.parameters, task, count * steps), batches, steps)
-    workload.train(workload.task(), count * steps, steps, in_turn)
-    return in_turn.ours[WARMUP:], in_turn.baseline[1 + WARMUP :]
+    baseline, ours = Baseline(workload.parameters, task, count * steps), workload.task()
+    in_turn = Turns(baseline, batches, steps)
+    workload.train(ours, count * steps, steps, in_turn)
+    return in_turn.ours[0], in_turn.ours[1 + WARMUP :], in_turn.baseline[1 + WARMUP :]
 
 
 # Two steps: in the first one there is no state of the optimizer yet.

@@ -127,6 +127,12 @@ def on_this_machine(parameters: Parameters, stage: Stage, batch_size: int) -> Pa
     return parameters.model_copy(update={stage: settings, "execution": execution, "threads": threads})
 
 
+def compiled(parameters: Parameters, stage: Stage) -> Parameters:
+    """The same, with the stage's training compiled."""
+    carried_out = getattr(parameters.execution, stage).model_copy(update={"compile": True})
+    return parameters.model_copy(update={"execution": parameters.execution.model_copy(update={stage: carried_out})})
+
+
 def noise(parameters: Parameters, stage: Stage, count: int) -> Dataset:
     """`count` samples of the stage's shapes and types, of random pixels and labels."""
     generator = torch.Generator().manual_seed(SEED)

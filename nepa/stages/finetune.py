@@ -58,10 +58,14 @@ class Finetuning(BaseModel):
         """Logits (B, classes) of images (B, C, H, W), or their loss in mode "loss"."""
         if mode != "loss":
             return self._logits(images)
-        if self.mixup is None:
-            return {"loss": F.cross_entropy(self._logits(images).float(), labels, label_smoothing=self.smoothing)}
-        images, targets = self.mixup(images, labels)
-        return {"loss": F.cross_entropy(self._logits(images).float(), targets)}
+        if self.mixup is not None:
+            images, labels = self.mixup(images, labels)
+        return {"loss": self.loss(images, labels)}
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of images (B, C, H, W) with labels (B,), or with what Mixup made of them: (B, classes)."""
+        smoothing = self.smoothing if self.mixup is None else 0.0  # which has smoothed them
+        return F.cross_entropy(self._logits(images).float(), labels, label_smoothing=smoothing)
 
     def _logits(self, images: Tensor) -> Tensor:
         return class_logits(self.classifier, images, self.attention, self.pool)

@@ -45,7 +45,11 @@ class Pretraining(BaseModel):
 
     def forward(self, images: Tensor, labels: Tensor | None = None, mode: str = "loss") -> Tensor | dict[str, Tensor]:
         """Loss of images (B, C, H, W), or in mode "tensor" their patch embeddings; the labels are not looked at."""
-        return {"loss": self.objective(images)} if mode == "loss" else self.objective.backbone.patch_embed(images)
+        return {"loss": self.loss(images)} if mode == "loss" else self.objective.backbone.patch_embed(images)
+
+    def loss(self, images: Tensor) -> Tensor:
+        """The objective's loss of images (B, C, H, W)."""
+        return self.objective(images)
 
 
 def pretraining(parameters: Parameters, per_epoch: int) -> Task:

@@ -53,6 +53,7 @@ def segmenting(parameters: Parameters, classes: int) -> Task:
         backbone,
         {"warmup": settings.warmup_iterations, "shape": polynomial_with_warmup, "decay": settings.layer_decay},
         collate=pseudo_collate,
+        one_graph=False,  # MMSegmentation's loss takes its samples apart in Python
     )
 
 

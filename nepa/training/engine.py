@@ -102,7 +102,7 @@ def run_training(
     execution: TrainingExecution = getattr(parameters.execution, task.stage)
     status = Status(scratch, title)
     passes = passes_per_step(settings.batch_size, execution.images_per_pass)
-    placement = place(task.model, task.backbone, execution, settings.ema_decay is not None)
+    placement = place(task, execution, settings.ema_decay is not None)
     optimizer = build_optimizer(
         task.parameter_groups(placement.trained, placement.backbone, settings.weight_decay),
         learning_rate=settings.learning_rate,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from nepa.parameters.schema import TrainingExecution
+from nepa.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,16 @@ def device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def place(model: nn.Module, backbone: Eva, execution: TrainingExecution, averaged: bool) -> Placement:
-    """Put a model where it is trained, compiled and distributed as `execution` says.
+def place(task: Task, execution: TrainingExecution, averaged: bool) -> Placement:
+    """Put a task's model where it is trained, compiled and distributed as `execution` says.
 
     Every process holds the whole model (DDP), or, with `execution.shard`, its share of the weights, of their gradients
-    and of the optimizer's state (FSDP2): then a copy is trained, and `model` itself stays as it is.
+    and of the optimizer's state (FSDP2): then a copy is trained, and the task's model itself stays as it is.
 
     Args:
         averaged: keep an average of the weights as well.
     """
+    model, backbone = task.model, task.backbone
     name = next(name for name, module in model.named_modules() if module is backbone)
     sharded = execution.shard and get_world_size() > 1
     trained = deepcopy(model) if sharded else model
@@ -58,10 +60,9 @@ def place(model: nn.Module, backbone: Eva, execution: TrainingExecution, average
     inner = trained.get_submodule(name)
     inner.set_grad_checkpointing(execution.recompute_activations)
     if execution.compile:
-        # Blocks share their code and differ in their rate of drop path: past the limit they would run uncompiled.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(inner.blocks))
-        for block in inner.blocks:
-            block.compile()
+        from nepa.training.compilation import compile_training  # slow to import
+
+        compile_training(trained, inner, task.one_graph and get_world_size() == 1)
     wrapped = trained
     if sharded:
         shard(trained, inner)

@@ -25,6 +25,7 @@ class Task:
         layerwise: have groups of parameters for every layer.
         head_learning_rate: of head and final norm; None: as the rest.
         collate: how samples become a batch.
+        one_graph: the model's `loss` maps tensors to a tensor and can be compiled as a whole.
     """
 
     stage: Stage
@@ -34,6 +35,7 @@ class Task:
     layerwise: bool = True
     head_learning_rate: float | None = None
     collate: Callable[[Any], Any] = as_batch
+    one_graph: bool = True
 
     def parameter_groups(self, model: nn.Module, backbone: nn.Module, weight_decay: float) -> list[Group]:
         """Groups for the optimizer, of the task's model or of a copy of it, wherever it lies."""

@@ -6,6 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
+from conftest import needs_compiler
 
 from nepa.bench import matrix
 from nepa.bench.growth import HEAD, SWEEPS
@@ -71,6 +73,20 @@ def test_steps_are_compared_in_turn_with_the_baseline(project: Path, tmp_path: P
             assert side["images_per_second"] > 0 and 0 < side["share_of_matrix_rate"] < 1
     assert alone["ours"]["peak_memory_mb"] > 0 and not alone["loader"] and with_loader["loader"]
     assert on_a_gpu == {"device": "cuda", "stage": "pretrain", "not_measured": "no GPU here"}
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_step_is_measured_compiled_whatever_the_recipe_says(project: Path, tmp_path: Path) -> None:
+    """With drop path, in which both sides must draw alike to agree."""
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["finetune"]["drop_path"] = 0.3
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    bench(tmp_path / "out", "--what", "compiled", "--stages", "finetune", "--batch-size", "4")
+    alone, with_loader = content(tmp_path / "out", "compiled")["rows"]
+    assert alone["compiled"] and with_loader["compiled"] and with_loader["loader"]
+    assert alone["largest_difference"] < 1e-4
+    assert alone["compile_seconds"] > with_loader["compile_seconds"] > 0  # the second comes out of torch's cache
 
 
 @pytest.mark.slow

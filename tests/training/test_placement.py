@@ -1,48 +1,58 @@
 """Compiled, in several passes, with activations recomputed: the same training."""
 
-import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
-from conftest import Write
+from conftest import Write, needs_compiler
 
 from nepa.command_line import main
 
 
+@needs_compiler
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on a CPU: no c++ here")
-def test_compiled_blocks_give_the_same_curve(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    curves = []
-    compiled = 0
+def test_one_compiled_graph_gives_the_same_curves(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    compile_whole = torch.compile
 
-    from torch import nn
+    def noted(model: Callable, **options: object) -> Callable:
+        compiled.append(model.__qualname__)
+        return compile_whole(model, **options)
 
-    compile_module = nn.Module.compile
+    monkeypatch.setattr(torch, "compile", noted)
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    for stage in ("pretrain", "finetune"):
+        curves = []
+        for changes in ({}, {"compile": True, "images_per_pass": 16, "recompute_activations": True}):
+            raw["execution"][stage] |= changes
+            Path("params.yaml").write_text(yaml.safe_dump(raw))
+            assert main([stage]) == 0
+            curves.append(pd.read_csv(f"results/runs/smallest/{stage}/full/seed-0/history.csv"))
+        assert (curves[0] - curves[1]).abs().max().max() < 1e-4
+    assert compiled == ["Pretraining.loss", "Finetuning.loss"]
 
-    def counted(self: nn.Module, *arguments: object, **options: object) -> None:
-        nonlocal compiled
-        compiled += 1
-        compile_module(self, *arguments, **options)
 
-    monkeypatch.setattr(nn.Module, "compile", counted)
-    for changes in ({}, {"compile": True, "images_per_pass": 16, "recompute_activations": True}):
-        raw = yaml.safe_load(Path("params.yaml").read_text())
-        raw["execution"]["pretrain"] |= changes
-        Path("params.yaml").write_text(yaml.safe_dump(raw))
-        assert main(["pretrain"]) == 0
-        curves.append(pd.read_csv("results/runs/smallest/pretrain/full/seed-0/history.csv"))
-    assert compiled == 2  # both blocks, once
-    assert (curves[0] - curves[1]).abs().max().max() < 1e-4
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, whose kernels need no C++ compiler")
+def test_without_a_compiler_one_line_says_what_to_do(project: Path, capsys: pytest.CaptureFixture) -> None:
+    from torch._inductor import config
+
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["execution"]["pretrain"]["compile"] = True
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        assert main(["pretrain"]) == 2
+    assert "install g++" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_every_block_is_compiled_whatever_its_drop_path(
     write_parameters: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
     from torch import nn
 
     from nepa.parameters import load_parameters
@@ -55,7 +65,7 @@ def test_every_block_is_compiled_whatever_its_drop_path(
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
     monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
-    task = finetuning(parameters)
-    place(task.model, task.backbone, parameters.execution.finetune, averaged=False)
+    task = replace(finetuning(parameters), one_graph=False)
+    place(task, parameters.execution.finetune, averaged=False)
     task.model.train()
     task.backbone.forward_features(torch.zeros(2, 1, 8, 8)).sum().backward()

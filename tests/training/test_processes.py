@@ -13,6 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from conftest import needs_compiler
 
 from nepa.command_line import main
 
@@ -102,6 +103,16 @@ def test_sharded_weights_and_several_passes_give_the_same_curve(shared: Path) ->
     execution("pretrain", shard=True, images_per_pass=None)
     finish(torchrun(["pretrain"]))
     assert (curves("pretrain") - expected).abs().max().max() < 1e-5
+
+
+@needs_compiler
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_compiled_processes_give_the_curve_of_one(shared: Path, shard: bool) -> None:
+    assert main(["pretrain"]) == 0
+    expected = curves("pretrain")
+    execution("pretrain", shard=shard, compile=True)
+    finish(torchrun(["pretrain"]))
+    assert (curves("pretrain") - expected).abs().max().max() < 1e-4
 
 
 def wait_for_step(process: subprocess.Popen, step: int) -> dict:

@@ -1,0 +1,38 @@
+"""Compiling what a model does in training."""
+
+import torch
+from timm.models.eva import Eva
+from torch import nn
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
+
+from nepa.errors import UserError
+
+
+def compile_training(model: nn.Module, backbone: Eva, one_graph: bool) -> None:
+    """Compile a model's training in place; evaluation, whose images have other shapes, calls none of it.
+
+    Args:
+        model: on its device.
+        one_graph: compile the model's `loss` as a whole, with the least between its kernels, which is what counts where
+            they are small. Else each block of the backbone: several processes exchange the gradients of one while the
+            next is computed, and gather sharded weights block by block.
+
+    Raises:
+        UserError: a CPU's kernels can't be compiled here.
+    """
+    if next(model.parameters()).device.type == "cpu":
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler:
+            raise UserError(
+                "execution has compile: true, but no C++ compiler is here; install g++, or make it false"
+            ) from None
+    torch.compiler.reset()  # what earlier trainings of this process compiled counts towards dynamo's limits
+    if one_graph:
+        model.loss = torch.compile(model.loss, fullgraph=True)
+        return
+    # Blocks share their code and differ in their rate of drop path: past the limit they would run uncompiled.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(backbone.blocks))
+    for block in backbone.blocks:
+        block.compile()
