@@ -3,6 +3,7 @@
 import torch
 from timm.models.eva import Eva
 from torch import nn
+from torch._inductor import config as inductor
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
@@ -10,13 +11,13 @@ from nepa.errors import UserError
 
 
 def compile_training(model: nn.Module, backbone: Eva, one_graph: bool) -> None:
-    """Compile a model's training in place; evaluation, whose images have other shapes, calls none of it.
+    """Compile a model's training in place.
 
     Args:
         model: on its device.
-        one_graph: compile the model's `loss` as a whole, with the least between its kernels, which is what counts where
-            they are small. Else each block of the backbone: several processes exchange the gradients of one while the
-            next is computed, and gather sharded weights block by block.
+        one_graph: compile the model's `loss` as a whole, which evaluation does not call: the least is left between the
+            kernels, and where they are small that rules. Else each block of the backbone: several processes exchange
+            the gradients of one while the next is computed, and gather sharded weights block by block.
 
     Raises:
         UserError: a CPU's kernels can't be compiled here.
@@ -28,6 +29,7 @@ def compile_training(model: nn.Module, backbone: Eva, one_graph: bool) -> None:
             raise UserError(
                 "execution has compile: true, but no C++ compiler is here; install g++, or make it false"
             ) from None
+    inductor.fallback_random = True  # drop path and masks are drawn as they are uncompiled, on a GPU too
     torch.compiler.reset()  # what earlier trainings of this process compiled counts towards dynamo's limits
     if one_graph:
         model.loss = torch.compile(model.loss, fullgraph=True)

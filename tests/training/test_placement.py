@@ -2,16 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import Write, needs_compiler
+from conftest import ROOT, Write, needs_compiler
 
+from nepa.bench.workload import build_task, compiled
 from nepa.command_line import main
+from nepa.data.stream import set_random_state
+from nepa.parameters import VariantGroup, load_parameters
+from nepa.parameters.loading import resolve_variant
+from nepa.parameters.schema import Stage
+from nepa.training.placement import device, place
 
 
 @needs_compiler
@@ -37,6 +43,25 @@ def test_one_compiled_graph_gives_the_same_curves(project: Path, monkeypatch: py
     assert compiled == ["Pretraining.loss", "Finetuning.loss"]
 
 
+@pytest.mark.parametrize(("stage", "section"), [("pretrain", "pretraining"), ("finetune", "finetuning")])
+def test_every_variant_is_captured_in_one_graph(
+    stage: Stage, section: VariantGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    recipe = load_parameters(ROOT / "params.yaml")
+    for variant in (*getattr(recipe, section), *getattr(recipe.further_ablations, section)):
+        parameters = compiled(resolve_variant(recipe, section, variant), stage)
+        task = build_task(parameters, stage)
+        images, labels = torch.rand(4, 1, 8, 8, device=device()), torch.arange(4, device=device())
+        set_random_state(0)
+        expected = task.model.to(device()).train()(images, labels, mode="loss")["loss"]
+        place(task, getattr(parameters.execution, stage), averaged=False)
+        set_random_state(0)
+        found = task.model(images, labels, mode="loss")["loss"]
+        found.backward()
+        assert found == expected, variant
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, whose kernels need no C++ compiler")
 def test_without_a_compiler_one_line_says_what_to_do(project: Path, capsys: pytest.CaptureFixture) -> None:
     from torch._inductor import config
@@ -55,9 +80,7 @@ def test_every_block_is_compiled_whatever_its_drop_path(
 ) -> None:
     from torch import nn
 
-    from nepa.parameters import load_parameters
     from nepa.stages.finetune import finetuning
-    from nepa.training.placement import place
 
     changes = {"model.depth": 12, "finetune.drop_path": 0.1, "execution.finetune.compile": True}
     parameters = load_parameters(write_parameters(**changes))
