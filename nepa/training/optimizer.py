@@ -103,15 +103,23 @@ class ClippedOptimizer(OptimWrapper):
         norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in trained])
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self.gradient_norm = norm
+        clip = True
         if norm.device.type == "cpu":
             if not norm.isfinite():
                 raise Diverged(self._where(trained))
+            clip = bool(norm > self.max_norm)  # what is within it torch would multiply by 1
         else:
             # torch's fused AdamW skips its update while this is 1.
             skipped = getattr(self.optimizer, "found_inf", torch.zeros_like(norm))
             self.optimizer.found_inf = torch.maximum(skipped, 1 - norm.isfinite().to(norm.dtype))
-        torch.nn.utils.clip_grads_with_norm_(trained, self.max_norm, norm)
+        if clip:
+            torch.nn.utils.clip_grads_with_norm_(trained, self.max_norm, norm)
         super().step(**options)
+
+    def zero_grad(self, **options: Any) -> None:
+        """Drop the gradients, as torch's own does in several times the time."""
+        for parameter in self.names:
+            parameter.grad = None
 
     def _where(self, trained: list[nn.Parameter]) -> str:
         if not self._loss.isfinite():
