@@ -18,7 +18,7 @@ from nepa.bench.rows import NotMeasured, Row, not_measured
 from nepa.bench.start import measure_idle_engines, measure_start
 from nepa.bench.step import measure_step
 from nepa.bench.waiting import measure_waiting
-from nepa.bench.workload import Workload, compiled, images_of_a_step, noise, on_this_machine
+from nepa.bench.workload import Workload, images_of_a_step, noise, on_this_machine, with_compiling
 from nepa.errors import UserError
 from nepa.parameters import Parameters
 from nepa.parameters.schema import IN_MEMORY, Stage
@@ -85,7 +85,7 @@ def _compiled(bench: Bench) -> Iterator[Row]:
         else:
             try:
                 with fresh_cache():
-                    yield from _step_of(bench, compiled(parameters, stage), stage)
+                    yield from _step_of(bench, with_compiling(parameters, stage, True), stage)
             except UserError as reason:
                 yield not_measured(str(reason), stage=stage)
 

@@ -67,7 +67,6 @@ def measure_step(workload: Workload, batches: Batches | None, rate: float, secon
     turns = min(MOST, max(FEWEST, math.floor(seconds / 2 / each)))
     steps = max(1, round(seconds / 2 / turns / each))
     first, ours, baseline = _take_turns(workload, batches, turns, steps)
-    compiled = getattr(workload.parameters.execution, workload.stage).compile
     images = steps * workload.settings.batch_size
     flops = one_pass(workload.parameters, workload.stage).flops
 
@@ -84,8 +83,8 @@ def measure_step(workload: Workload, batches: Batches | None, rate: float, secon
         "stage": workload.stage,
         "batch_size": workload.settings.batch_size,
         "precision": workload.settings.precision,
-        "compiled": compiled,
-        "compile_seconds": first.wall - median(reading.wall for reading in ours) if compiled else None,
+        "compiled": workload.compiled,
+        "compile_seconds": first.wall - median(reading.wall for reading in ours) if workload.compiled else None,
         "ours": side(ours, _train_ours),
         "baseline": side(baseline, _train_baseline),
         "ratio": asdict(ratio([r.wall for r in ours], [r.wall for r in baseline])),

@@ -47,6 +47,11 @@ class Workload:
         """The stage's."""
         return getattr(self.parameters, self.stage)
 
+    @property
+    def compiled(self) -> bool:
+        """Is its training?"""
+        return getattr(self.parameters.execution, self.stage).compile
+
     def with_settings(self, **changes: Any) -> "Workload":
         """The same with other settings of the stage."""
         settings = self.settings.model_copy(update=changes)
@@ -115,21 +120,18 @@ def on_this_machine(parameters: Parameters, stage: Stage, batch_size: int) -> Pa
 
     Where there is no GPU, in float32, and not compiled: that takes longer there than all that is measured.
     """
-    gpu = torch.cuda.is_available()
-    precision = {} if gpu else {"precision": "float32"}
-    carried_out = getattr(parameters.execution, stage)
-    carried_out = carried_out if gpu else carried_out.model_copy(update={"compile": False})
+    precision = {}
+    if not torch.cuda.is_available():
+        parameters, precision = with_compiling(parameters, stage, False), {"precision": "float32"}
     settings = getattr(parameters, stage).model_copy(update={"batch_size": batch_size} | precision)
-    execution = parameters.execution.model_copy(
-        update={"checkpoint_minutes": UNINTERRUPTED, "watch": [], stage: carried_out}
-    )
+    execution = parameters.execution.model_copy(update={"checkpoint_minutes": UNINTERRUPTED, "watch": []})
     threads = min(parameters.threads, len(os.sched_getaffinity(0)))
     return parameters.model_copy(update={stage: settings, "execution": execution, "threads": threads})
 
 
-def compiled(parameters: Parameters, stage: Stage) -> Parameters:
-    """The same, with the stage's training compiled."""
-    carried_out = getattr(parameters.execution, stage).model_copy(update={"compile": True})
+def with_compiling(parameters: Parameters, stage: Stage, compiled: bool) -> Parameters:
+    """The same, with the stage's training compiled or not."""
+    carried_out = getattr(parameters.execution, stage).model_copy(update={"compile": compiled})
     return parameters.model_copy(update={"execution": parameters.execution.model_copy(update={stage: carried_out})})
 
 

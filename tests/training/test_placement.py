@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial, partialmethod
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +11,7 @@ import torch
 import yaml
 from conftest import ROOT, Write, needs_compiler
 
-from nepa.bench.workload import build_task, compiled
+from nepa.bench.workload import build_task, with_compiling
 from nepa.command_line import main
 from nepa.data.stream import set_random_state
 from nepa.parameters import VariantGroup, load_parameters
@@ -32,6 +32,8 @@ def test_one_compiled_graph_gives_the_same_curves(project: Path, monkeypatch: py
 
     monkeypatch.setattr(torch, "compile", noted)
     raw = yaml.safe_load(Path("params.yaml").read_text())
+    # AdamW's first steps magnify rounding, which decides some signs: short ones.
+    raw["finetune"]["base_learning_rate"] *= 0.01
     for stage in ("pretrain", "finetune"):
         curves = []
         for changes in ({}, {"compile": True, "images_per_pass": 16, "recompute_activations": True}):
@@ -39,9 +41,9 @@ def test_one_compiled_graph_gives_the_same_curves(project: Path, monkeypatch: py
             Path("params.yaml").write_text(yaml.safe_dump(raw))
             assert main([stage]) == 0
             curves.append(pd.read_csv(f"results/runs/smallest/{stage}/full/seed-0/history.csv"))
-        # Fine-tuning's first steps of AdamW are its longest: they magnify rounding, which decides some signs.
-        apart = (curves[0] - curves[1])[["loss", "gradient_norm"]].abs().max().max()
-        assert apart < {"pretrain": 1e-4, "finetune": 1e-3}[stage]
+        apart = (curves[0] - curves[1]).abs().max()
+        # After four short steps from a classifier of zeros, classes are as good as tied.
+        assert apart.drop("top1", errors="ignore").max() < 1e-4
     assert compiled == ["Pretraining.loss", "Finetuning.loss"]
 
 
@@ -52,7 +54,7 @@ def test_every_variant_is_captured_in_one_graph(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     recipe = load_parameters(ROOT / "params.yaml")
     for variant in (*getattr(recipe, section), *getattr(recipe.further_ablations, section)):
-        parameters = compiled(resolve_variant(recipe, section, variant), stage)
+        parameters = with_compiling(resolve_variant(recipe, section, variant), stage, True)
         task = build_task(parameters, stage)
         images, labels = torch.rand(4, 1, 8, 8, device=device()), torch.arange(4, device=device())
         set_random_state(0)
@@ -87,9 +89,17 @@ def test_every_block_is_compiled_whatever_its_drop_path(
     changes = {"model.depth": 12, "finetune.drop_path": 0.1, "execution.finetune.compile": True}
     parameters = load_parameters(write_parameters(**changes))
     torch._dynamo.reset()
-    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    compiled: list[nn.Module] = []
+    compile_module = nn.Module.compile
+
+    def noted(module: nn.Module) -> None:
+        compiled.append(module)
+        compile_module(module, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", noted)
     task = replace(finetuning(parameters), one_graph=False)
     with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=True):
         place(task, parameters.execution.finetune, averaged=False)
         task.model.train()
         task.backbone.forward_features(torch.zeros(2, 1, 8, 8)).sum().backward()
+    assert compiled == list(task.backbone.blocks)
