@@ -83,11 +83,11 @@ def _compiled(bench: Bench) -> Iterator[Row]:
         if getattr(parameters.execution, stage).compile:
             yield not_measured("the recipe's step is compiled here: see the step", stage=stage)
         else:
-            try:
-                with fresh_cache():
+            with fresh_cache():  # which stays where an error goes through it
+                try:
                     yield from _step_of(bench, with_compiling(parameters, stage, True), stage)
-            except UserError as reason:
-                yield not_measured(str(reason), stage=stage)
+                except UserError as reason:
+                    yield not_measured(str(reason), stage=stage)
 
 
 def _step_of(bench: Bench, parameters: Parameters, stage: Stage) -> Iterator[Row]:

@@ -16,7 +16,7 @@ from nepa.model.backbone import build_backbone
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters
 from nepa.parameters.loading import VariantGroup, resolve_variant
-from nepa.parameters.schema import IN_MEMORY
+from nepa.parameters.schema import IN_MEMORY, Finetune, Segment, Stage
 
 # JPEG of quality 90 with chroma 420, bytes per pixel: mean over 250 ImageNet images prepared at 288.
 JPEG_BYTES_PER_PIXEL = 0.320
@@ -93,7 +93,7 @@ def measure_pass(build: Callable[[], tuple[nn.Module, Callable[[], Tensor]]], im
     return Pass(counter.get_total_flops() // images, parameters, activations // images)
 
 
-def one_pass(parameters: Parameters, stage: str) -> Pass:
+def one_pass(parameters: Parameters, stage: Stage) -> Pass:
     """One image of `pretrain`, `finetune` or `segment`."""
     if stage == "segment":
         return measure_pass(lambda: _segmentation(parameters), images=2)  # batch norm needs two
@@ -102,37 +102,17 @@ def one_pass(parameters: Parameters, stage: str) -> Pass:
 
 
 def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
-    """Cost of pretraining, fine-tuning and segmentation, every variant and seed of the main line's maps included."""
-    data, seeds = parameters.data, parameters.seeds
-    stages = [
-        _cost(
-            "pretrain",
-            len(parameters.pretraining) * len(seeds.classification),
-            parameters.pretrain.epochs * (data.training_images // parameters.pretrain.batch_size),
-            parameters.pretrain.batch_size,
-            one_pass(parameters, "pretrain"),
-            parameters.pretrain.precision,
-            gpus,
-        ),
-        _cost(
-            "finetune",
-            (len(parameters.pretraining) + len(parameters.finetuning)) * len(seeds.classification),
-            parameters.finetune.epochs * (parameters.finetune.labels // parameters.finetune.batch_size),
-            parameters.finetune.batch_size,
-            one_pass(parameters, "finetune"),
-            parameters.finetune.precision,
-            gpus,
-        ),
-        _cost(
-            "segment",
-            len(parameters.segmentation) * len(seeds.segmentation),
-            parameters.segment.iterations,
-            parameters.segment.batch_size,
-            one_pass(parameters, "segment"),
-            parameters.segment.precision,
-            gpus,
-        ),
-    ]
+    """Cost of pretraining, fine-tuning and segmentation, every variant and seed of the main line's maps included.
+
+    A stage without a run has no row.
+    """
+    seeds = parameters.seeds
+    runs: dict[Stage, int] = {
+        "pretrain": len(parameters.pretraining) * len(seeds.classification),
+        "finetune": (len(parameters.pretraining) + len(parameters.finetuning)) * len(seeds.classification),
+        "segment": len(parameters.segmentation) * len(seeds.segmentation),
+    }
+    stages = [_cost(parameters, stage, count, gpus) for stage, count in runs.items() if count]
     further = parameters.further_ablations
     groups: tuple[tuple[VariantGroup, dict], ...] = (
         ("pretraining", further.pretraining),
@@ -148,7 +128,7 @@ def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
                 "seeds": seeds.model_copy(update={"classification": further.seeds}),
             }
             resolved = resolve_variant(parameters, group, name).model_copy(update=alone)
-            stages += [replace(cost, stage=f"{cost.stage} {name}") for cost in plan(resolved, gpus) if cost.runs]
+            stages += [replace(cost, stage=f"{cost.stage} {name}") for cost in plan(resolved, gpus)]
     return stages
 
 
@@ -198,10 +178,17 @@ def table(stages: list[StageCost], gpus: int, tflops: float) -> pd.DataFrame:
     return pd.DataFrame(lines).fillna("")
 
 
-def _cost(stage: str, runs: int, steps: int, batch: int, one: Pass, precision: str, gpus: int) -> StageCost:
-    element = 2 if precision == "bfloat16" else 4
-    memory = one.parameters * (BYTES_PER_PARAMETER + 4) + one.saved * element * -(-batch // gpus)
-    return StageCost(stage, runs, steps, steps * batch, one, memory, 4.0 * one.parameters)
+def _cost(parameters: Parameters, stage: Stage, runs: int, gpus: int) -> StageCost:
+    settings = getattr(parameters, stage)
+    one = one_pass(parameters, stage)
+    if isinstance(settings, Segment):
+        steps = settings.iterations
+    else:
+        images = settings.labels if isinstance(settings, Finetune) else parameters.data.training_images
+        steps = settings.epochs * (images // settings.batch_size)
+    element = 2 if settings.precision == "bfloat16" else 4
+    memory = one.parameters * (BYTES_PER_PARAMETER + 4) + one.saved * element * -(-settings.batch_size // gpus)
+    return StageCost(stage, runs, steps, steps * settings.batch_size, one, memory, 4.0 * one.parameters)
 
 
 def _image(parameters: Parameters, size: int) -> Tensor:

@@ -81,7 +81,7 @@ def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[s
         "scenes": recipe["scenes"] | {"path": "scenes"} | SCENES,
         "pretrain": recipe["pretrain"] | few | {"monitor_every": 1, "monitor_images": 4},
         "finetune": recipe["finetune"] | few | {"labels": IMAGES["training"]},
-        "segment": recipe["segment"] | {"iterations": 3, "warmup_iterations": 1, "batch_size": 2} | precision,
+        "segment": recipe["segment"] | {"iterations": 2, "warmup_iterations": 1, "batch_size": 2} | precision,
         "pretraining": {"full": {}},
         "finetuning": {},
         "segmentation": {"full": {}},

@@ -18,8 +18,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smallest recipe with one seed and two variants of pretraining."""
+    """The smallest recipe with one seed, two variants of pretraining, and a few of the further ablations."""
     raw = shrunk(pretraining=("full", "no_shift"), finetuning=("from_scratch",))
+    for section, names in {"pretraining": ["gated_mlp"], "finetuning": ["causal_attention", "probe_mean"]}.items():
+        raw["further_ablations"][section] = {name: raw["further_ablations"][section][name] for name in names}
     return copy_of_the_working_tree(tmp_path_factory.mktemp("end_to_end") / "clone", raw)
 
 
