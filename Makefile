@@ -12,6 +12,8 @@ help: ## list the targets
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --no-deps -r requirements.txt
 	.venv/bin/python -m pip install --no-deps --no-build-isolation -e .
+# MMEngine imports yapf, which then writes a cache in place: of two first imports at once one would read half of it.
+	.venv/bin/python -c "import mmengine"
 	touch .venv/ready
 
 repro: .venv/ready ## create .venv, install, and run every stage that is out of date

@@ -61,12 +61,16 @@ def finished_repository(folder: Path) -> Path:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """A newcomer's: nothing of git, DVC or clouds is configured, and DVC's own state dies with the test."""
+    """A newcomer's: nothing of git, DVC or clouds is configured, and DVC's own state dies with the test.
+
+    Caches are this user's, which hold what `make` and earlier tests have put there.
+    """
     home = folder.parent / "home"
     home.mkdir(exist_ok=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_", "AWS_"))}
     return inherited | {
         "HOME": str(home),
+        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
         "GIT_CONFIG_NOSYSTEM": "1",
         "DVC_SITE_CACHE_DIR": str(home / "dvc"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
