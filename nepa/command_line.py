@@ -37,7 +37,7 @@ REMEDIES = {
 # What DVC keeps: only there does a missing file have a remedy.
 KEPT = ("data/", "checkpoints/")
 FORMATS = ("reference", "pipeline", "timm", "mmsegmentation", "onnx")
-MEASURED = ("matrix", "step", "compiled", "loader", "waiting", "start", "growth")
+MEASURED = ("matrix", "step", "compiled", "loader", "fidelity", "waiting", "start", "growth")
 GROUPS = {"pretrain": ("pretraining",), "finetune": ("pretraining", "finetuning"), "segment": ("segmentation",)}
 
 
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--seed", type=int, help="default: the first one of params.yaml")
     text = "say what the recipe in place will cost: steps, arithmetic, GPU-hours, memory, disk"
     command = commands.add_parser("plan", help=text, description=text.capitalize() + ".")
-    command.add_argument("--gpus", type=int, default=8, help="that share each batch (default: 8)")
+    command.add_argument("--gpus", type=int, help="that share each batch (default: the recipe's for pretraining)")
     command.add_argument("--tflops", type=float, help="sustained per GPU (default: what the paper's wall times mean)")
     text = "say what runs, how far it is and when it will be done, and how long each finished stage took"
     commands.add_parser("status", help=text, description=text.capitalize() + ".")
@@ -173,7 +173,7 @@ def _run(options: argparse.Namespace) -> int:
             import_stage(f"prepare_{what}").run(parameters)
         return 0
     if options.stage == "plan":
-        if options.gpus < 1 or (options.tflops is not None and options.tflops <= 0):
+        if (options.gpus is not None and options.gpus < 1) or (options.tflops is not None and options.tflops <= 0):
             raise UserError("--gpus and --tflops must be above 0")
         print(import_stage("plan").describe_plan(parameters, options.gpus, options.tflops))
         return 0

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, median
 
@@ -10,9 +11,25 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
+from nepa.bench.rows import Row
 from nepa.data.shards import ShardedImages
 from nepa.data.transforms import EvaluationTransform, crop_resized, draw_crop
 from nepa.parameters.schema import Augmentation, ImageFolder
+
+
+def measure_fidelity(data: ImageFolder, augmentation: Augmentation, prepared: dict[str, Path]) -> Iterator[Row]:
+    """Rows in levels of 255; what is stored is compared by the same crops of both.
+
+    Args:
+        prepared: folders by the names `stored` and `originals`.
+    """
+    for transform, (mean_error, largest) in {
+        "training": training_error(prepared["originals"], data, augmentation),
+        "evaluation": evaluation_error(prepared["originals"], data),
+    }.items():
+        yield {"transform": transform, "against": "PIL", "mean_difference": mean_error, "largest_difference": largest}
+    difference, luma = storage_error(prepared["stored"], prepared["originals"], data, augmentation)
+    yield {"files": "stored", "against": "originals", "mean_difference": difference, "luma_decibels": luma}
 
 
 def training_error(folder: Path, data: ImageFolder, augmentation: Augmentation) -> tuple[float, float]:

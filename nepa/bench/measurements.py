@@ -1,6 +1,7 @@
 """All that `nepa bench` measures of a recipe, by name."""
 
 import os
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch._inductor.utils import fresh_cache
 
+from nepa.bench.fidelity import measure_fidelity
 from nepa.bench.growth import measure_growth
 from nepa.bench.loader import measure_loader, prepare_for_bench
 from nepa.bench.loading import prepared_dataset, reference_batches
@@ -18,7 +20,7 @@ from nepa.bench.rows import NotMeasured, Row, not_measured
 from nepa.bench.start import measure_idle_engines, measure_start
 from nepa.bench.step import measure_step
 from nepa.bench.waiting import measure_waiting
-from nepa.bench.workload import Workload, images_of_a_step, noise, on_this_machine, with_compiling
+from nepa.bench.workload import SEED, Workload, images_of_a_step, noise, on_this_machine, with_compiling
 from nepa.errors import UserError
 from nepa.parameters import Parameters
 from nepa.parameters.schema import IN_MEMORY, Stage
@@ -117,6 +119,18 @@ def _loader(bench: Bench) -> Iterator[Row]:
             yield from measure_loader(data, bench.parameters.pretrain.augmentation, prepared, workers=workers)
 
 
+def _fidelity(bench: Bench) -> Iterator[Row]:
+    data, augmentation = bench.parameters.data, bench.parameters.pretrain.augmentation
+    if isinstance(data, IN_MEMORY):
+        yield not_measured("the recipe's images lie in memory")
+    elif bench.images is None:
+        yield not_measured("no JPEGs to read; say with --images where some lie")
+    else:
+        random.seed(SEED)
+        with TemporaryDirectory() as folder:
+            yield from measure_fidelity(data, augmentation, prepare_for_bench(data, bench.images, Path(folder)))
+
+
 def _waiting(bench: Bench) -> Iterator[Row]:
     for stage in bench.stages:
         try:
@@ -144,6 +158,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "step": _step,
     "compiled": _compiled,
     "loader": _loader,
+    "fidelity": _fidelity,
     "waiting": _waiting,
     "start": _start,
     "growth": _growth,

@@ -118,7 +118,7 @@ def build_task(parameters: Parameters, stage: Stage) -> Task:
 def on_this_machine(parameters: Parameters, stage: Stage, batch_size: int) -> Parameters:
     """The recipe with `batch_size` images a step and no more threads than cores.
 
-    Where there is no GPU, in float32, and not compiled: that takes longer there than all that is measured.
+    Where there is no GPU, in float32, and not compiled, which is measured apart.
     """
     precision = {}
     if not torch.cuda.is_available():

@@ -22,8 +22,9 @@ from nepa.conversion.onnx_graph import write_onnx
 from nepa.conversion.reference_config import reference_config
 from nepa.conversion.reference_names import from_timm
 from nepa.errors import UserError
+from nepa.files import write_atomically
 from nepa.model.description import Description
-from nepa.training.checkpoints import write_atomically, write_weights
+from nepa.training.checkpoints import write_weights
 
 
 def write_checkpoint(checkpoint: Checkpoint, target: Path, form: str) -> None:

@@ -358,7 +358,7 @@ class TrainingExecution(Resources):
 
     `gpus` are those of each of `nodes`, one process for each; where there are none, a node has one process.
     `images_per_pass` limits what a process takes at once (null: its whole share of a batch); `shard` divides weights
-    and optimizer among the processes (FSDP2); `compile` has torch compile the training, which takes half a minute to
+    and optimizer among the processes (FSDP2); `compile` has torch compile the training, which takes seconds to
     minutes at its start; `recompute_activations` keeps none of the blocks' activations for the backward pass.
     """
 

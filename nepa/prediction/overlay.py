@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from nepa.training.checkpoints import write_atomically
+from nepa.files import write_atomically
 
 OPACITY = 0.55
 LONGEST = 9.0  # inches, of the image's longer side

@@ -24,9 +24,9 @@ from tqdm import tqdm
 from nepa.data.images import file_checksum
 from nepa.data.shards import ShardIndex
 from nepa.errors import UserError
+from nepa.files import write_atomically, write_json
 from nepa.parameters.schema import ImageFolder
 from nepa.preparation.image_folder import RawImage, find_images
-from nepa.training.checkpoints import write_atomically, write_json
 
 log = logging.getLogger("nepa")
 

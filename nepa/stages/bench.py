@@ -7,9 +7,9 @@ from pathlib import Path
 from nepa.bench.growth_figure import draw_growth
 from nepa.bench.measurements import MEASUREMENTS, Bench
 from nepa.bench.results import describe, results_folder
+from nepa.files import write_json
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Stage
-from nepa.training.checkpoints import write_json
 from nepa.training.provenance import circumstances
 
 log = logging.getLogger("nepa.bench")

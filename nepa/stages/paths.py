@@ -8,8 +8,8 @@ from pathlib import Path
 
 from nepa.data.images import file_checksum
 from nepa.errors import UserError
+from nepa.files import write_atomically, write_json
 from nepa.parameters import Parameters
-from nepa.training.checkpoints import write_atomically, write_json
 from nepa.training.engine import Training
 from nepa.training.provenance import code_checksum
 from nepa.training.run_state import checksum_of

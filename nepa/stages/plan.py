@@ -5,14 +5,16 @@ from nepa.plan.cost import PAPER_TFLOPS, image_bytes, plan, table
 from nepa.report.table import paper
 
 
-def describe_plan(parameters: Parameters, gpus: int, tflops: float | None) -> str:
+def describe_plan(parameters: Parameters, gpus: int | None, tflops: float | None) -> str:
     """The plan as text.
 
     Args:
-        gpus: that share each batch.
+        gpus: that share each batch; default the recipe's for pretraining, one at least.
         tflops: sustained per GPU; default what the paper's wall times amount to.
     """
     rate = tflops or PAPER_TFLOPS
+    execution = parameters.execution.pretrain
+    gpus = gpus or max(1, execution.nodes * execution.gpus)
     stages = plan(parameters, gpus)
     source = "as given" if tflops else "what the paper's wall times on H100 amount to"
     lines = [

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from nepa.data.images import Images, file_checksum, images_folder
+from nepa.files import write_atomically, write_json
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Cifar10, Digits
 from nepa.preparation.cifar10 import CLASSES, read_cifar10
 from nepa.preparation.digits import read_digits
 from nepa.preparation.shards import prepare_shards
-from nepa.training.checkpoints import write_atomically, write_json
 
 
 def run(parameters: Parameters) -> None:

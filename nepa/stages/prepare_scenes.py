@@ -4,11 +4,11 @@ from pathlib import Path
 
 from nepa.data.images import file_checksum
 from nepa.data.scenes import scenes_folder
+from nepa.files import write_atomically, write_json
 from nepa.parameters import Parameters
 from nepa.parameters.schema import ComposedScenes
 from nepa.preparation.scene_folder import write_scene_folder
 from nepa.preparation.scenes import write_scenes
-from nepa.training.checkpoints import write_atomically, write_json
 
 
 def run(parameters: Parameters) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nepa.data.datasets import first_images, training_dataset, workers
 from nepa.data.images import images_folder, read_manifest
 from nepa.data.preprocessing import Preprocessing
+from nepa.files import write_arrays
 from nepa.model.backbone import build_backbone
 from nepa.model.description import describe_run
 from nepa.objective.collapse import evaluate_pretraining, measure_collapse
@@ -19,7 +20,7 @@ from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.objective.query_maps import query_maps
 from nepa.parameters import Parameters
 from nepa.stages.paths import RunPaths, data_checksum
-from nepa.training.checkpoints import write_arrays, write_weights
+from nepa.training.checkpoints import write_weights
 from nepa.training.engine import prepare_process, run_training
 from nepa.training.placement import device
 from nepa.training.provenance import provenance

@@ -8,9 +8,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from nepa.errors import UserError
+from nepa.files import write_atomically
 from nepa.parameters import Parameters, load_parameters
 from nepa.parameters.loading import parse_parameters
-from nepa.training.checkpoints import write_atomically
 
 RECIPES = Path("recipes")
 TARGET = Path("params.yaml")

@@ -7,13 +7,13 @@ Out: results/{report.md,report.html,table.csv,figures}.
 from pathlib import Path
 
 from nepa.errors import UserError
+from nepa.files import write_atomically
 from nepa.parameters import Parameters
 from nepa.report.collect import collect_runs
 from nepa.report.document import write_document
 from nepa.report.figures import draw_figures
 from nepa.report.page import write_page
 from nepa.report.table import build_table
-from nepa.training.checkpoints import write_atomically
 from nepa.workflow.ledger import read_ledger
 
 RESULTS = Path("results")

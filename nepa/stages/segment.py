@@ -26,13 +26,14 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from nepa.data.images import read_manifest  # noqa: E402
 from nepa.data.scenes import Classes, scenes_folder  # noqa: E402
+from nepa.files import write_arrays  # noqa: E402
 from nepa.model.backbone import build_backbone, load_backbone  # noqa: E402
 from nepa.model.description import describe_run  # noqa: E402
 from nepa.parameters import Parameters  # noqa: E402
 from nepa.segmentation.scenes import scenes_dataset  # noqa: E402
 from nepa.segmentation.segmentor import build_segmentor  # noqa: E402
 from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone, status_of_pretraining  # noqa: E402
-from nepa.training.checkpoints import write_arrays, write_weights  # noqa: E402
+from nepa.training.checkpoints import write_weights  # noqa: E402
 from nepa.training.engine import prepare_process, run_training  # noqa: E402
 from nepa.training.optimizer import polynomial_with_warmup  # noqa: E402
 from nepa.training.provenance import provenance  # noqa: E402

@@ -20,7 +20,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from nepa.training.checkpoints import write_atomically
+from nepa.files import write_atomically
 from nepa.training.hooks import History
 from nepa.training.interruption import Stopped, StopRequest
 from nepa.training.optimizer import ClippedOptimizer, LayerwiseSchedule

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 
-from nepa.training.checkpoints import write_json
+from nepa.files import write_json
 
 STATUS_FILE = "status.json"
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from nepa.bench.fidelity import storage_error
+from nepa.bench.fidelity import measure_fidelity
 from nepa.bench.loader import COMPARISONS, measure_loader
 from nepa.parameters.schema import Augmentation
 
@@ -28,5 +28,7 @@ def test_loaders_are_timed_in_turn(photographs: dict, rand_augment: str | None) 
 def test_stored_images_are_close_to_their_originals(photographs: dict) -> None:
     random.seed(0)
     settings = Augmentation(**AUGMENTATION, rand_augment=None)
-    difference, luma = storage_error(photographs["stored"], photographs["originals"], photographs["data"], settings)
-    assert difference < 3.5 and luma > 36
+    *transforms, stored = measure_fidelity(photographs["data"], settings, photographs)
+    assert stored["mean_difference"] < 3.5 and stored["luma_decibels"] > 36
+    assert [row["transform"] for row in transforms] == ["training", "evaluation"]
+    assert all(row["mean_difference"] < 0.1 for row in transforms)

@@ -81,7 +81,7 @@ def test_further_ablations_and_disk(write_parameters: Write) -> None:
 
 
 def test_command(project: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["plan", "--gpus", "1", "--tflops", "0.01"]) == 0
+    assert main(["plan", "--tflops", "0.01"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("Recipe smallest, 1 GPU at 0.01 TFLOP/s each (as given)")
     assert "| pretrain " in shown and "Disk for the prepared images" in shown

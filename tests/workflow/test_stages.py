@@ -1,6 +1,8 @@
 """The scheduler's view of dvc.yaml: order, resources, staleness; on the project's own file."""
 
+import ast
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,33 @@ def test_a_variant_is_one_line_of_params_yaml(tmp_path: Path, monkeypatch: pytes
     del raw["finetuning"]["causal"]
     raw["segmentation"]["slow"] = {"segment": {"learning_rate": 1e-5}}
     assert addresses(tmp_path, raw) - before == {"segment@slow-0"}
+
+
+# Of these no result depends: `check` reads the parameters, and each stage has those that concern it under `params`.
+WITHOUT_EFFECT = {"__init__.py", "errors.py", "files.py", "parameters", "stages/paths.py"}
+
+
+def imported(module: Path) -> Iterator[Path]:
+    """The project's own modules that one imports, wherever in it."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "nepa":
+            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                path = ROOT / name.replace(".", "/")
+                yield from filter(Path.exists, (path.with_suffix(".py"), path / "__init__.py"))
+
+
+@pytest.mark.parametrize("name", ["prepare_images", "prepare_scenes", "pretrain", "finetune", "segment"])
+def test_a_stage_depends_on_all_code_that_it_imports(name: str) -> None:
+    found, following = set(), [ROOT / f"nepa/stages/{name}.py"]
+    while following:
+        module = following.pop()
+        if module not in found:
+            found.add(module)
+            following += imported(module)
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for stage in (stages[name], stages["finetune_variants"] if name == "finetune" else stages[name]):
+        known = [ROOT / path for path in stage["deps"]] + [ROOT / "nepa" / path for path in WITHOUT_EFFECT]
+        assert {m for m in found if m.stat().st_size and not {m, *m.parents} & set(known)} == set()
 
 
 def test_further_ablations_are_the_main_ones_stages_in_another_place() -> None:
