@@ -450,6 +450,11 @@ class Parameters(Section):
                 )
         if self.segment.batch_size > self.scenes.training:
             raise ValueError(f"segment.batch_size {self.segment.batch_size} must be at most scenes.training")
+        if self.execution.segment.images_per_pass is not None:
+            raise ValueError(
+                "execution.segment.images_per_pass must be null: batch norm takes its statistics over what passes at "
+                "once; take more GPUs, which share them, or a smaller batch"
+            )
         if max(self.segment.blocks) >= self.model.depth:
             raise ValueError(f"segment.blocks {self.segment.blocks} must be below model.depth {self.model.depth}")
         if "full" not in self.pretraining:

@@ -33,6 +33,7 @@ class NEPA(BaseModule):
         # Blocks feed the decoder directly, as in MMSegmentation's MAE: these norms have no part in it.
         self.eva.norm.requires_grad_(False)
         self.eva.fc_norm.requires_grad_(False)
+        self.eva.blocks[max(blocks) + 1 :].requires_grad_(False)
 
     def init_weights(self) -> None:
         """Load what `init_cfg` names; without one the weights are those that came with the backbone."""
@@ -42,6 +43,6 @@ class NEPA(BaseModule):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """One map (B, D, ceil(H / patch), ceil(W / patch)) per level, of images (B, C, H, W)."""
         wanted = sorted(set(self.blocks))
-        maps = self.eva.forward_intermediates(images, indices=wanted, intermediates_only=True)
+        maps = self.eva.forward_intermediates(images, indices=wanted, intermediates_only=True, stop_early=True)
         by_block = dict(zip(wanted, maps, strict=True))
         return tuple(by_block[block] for block in self.blocks)

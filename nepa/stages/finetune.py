@@ -92,6 +92,7 @@ def finetuning(parameters: Parameters) -> Task:
             "layer_warmup": settings.layer_warmup,
         },
         head_learning_rate=settings.head_learning_rate,
+        together=2 if settings.mixup or settings.cutmix else 1,  # each image is mixed with another
     )
 
 

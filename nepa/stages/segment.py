@@ -68,7 +68,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     task = segmenting(parameters, len(classes.names))
     inherited, start, pretraining = "ok", None, None
     if settings.initialisation == "pretrained":
-        start = pretrained_backbone(parameters, variant, seed)
+        start = pretrained_backbone(parameters, "full", seed)
         pretraining = load_backbone(task.backbone, start)
         inherited = status_of_pretraining(parameters, "full", seed)
 

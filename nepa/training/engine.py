@@ -101,7 +101,7 @@ def run_training(
     settings: Optimization | Segment = getattr(parameters, task.stage)
     execution: TrainingExecution = getattr(parameters.execution, task.stage)
     status = Status(scratch, title)
-    passes = passes_per_step(settings.batch_size, execution.images_per_pass)
+    passes = passes_per_step(settings.batch_size, execution.images_per_pass, task.together)
     placement = place(task, execution, settings.ema_decay is not None)
     optimizer = build_optimizer(
         task.parameter_groups(placement.trained, placement.backbone, settings.weight_decay),
@@ -163,7 +163,7 @@ def run_training(
         steps=history.steps,
         images=history.steps * settings.batch_size,
         seconds=checkpoints.elapsed,
-        waiting=runner.train_loop.waiting,
+        waiting=runner.train_loop.waiting if start < steps else 0.0,
         folder=checkpoints.folder,
     )
 

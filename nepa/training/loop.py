@@ -53,7 +53,7 @@ class StreamLoop(IterBasedTrainLoop):
         )
         self.runner.call_hook("before_train")
         self.runner.model.train()
-        batches = iter(self.dataloader)
+        batches = self.dataloader_iterator  # MMEngine's, whose workers read already
         self.run_iter(next(batches))
         self._since = time.perf_counter()
         while self._iter < self._max_iters:

@@ -109,9 +109,9 @@ class ClippedOptimizer(OptimWrapper):
                 raise Diverged(self._where(trained))
             clip = bool(norm > self.max_norm)  # what is within it torch would multiply by 1
         else:
-            # torch's fused AdamW skips its update while this is 1.
-            skipped = getattr(self.optimizer, "found_inf", torch.zeros_like(norm))
-            self.optimizer.found_inf = torch.maximum(skipped, 1 - norm.isfinite().to(norm.dtype))
+            # torch's fused AdamW skips its update while this is 1; it reads float32, whatever the weights are.
+            skipped = getattr(self.optimizer, "found_inf", torch.zeros((), device=norm.device))
+            self.optimizer.found_inf = torch.maximum(skipped, (~norm.isfinite()).float())
         if clip:
             torch.nn.utils.clip_grads_with_norm_(trained, self.max_norm, norm)
         super().step(**options)

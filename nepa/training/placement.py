@@ -89,7 +89,8 @@ def shard(model: nn.Module, backbone: Eva) -> None:
 
     for block in backbone.blocks:
         fully_shard(block)
-    fully_shard(model)
+    # By itself torch keeps these weights gathered for a backward pass; the average has none, and would keep old ones.
+    fully_shard(model, reshard_after_forward=True)
 
 
 def synchronise_batch_norm(model: nn.Module) -> None:

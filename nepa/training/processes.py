@@ -41,20 +41,26 @@ def join_processes() -> None:
     atexit.register(dist.destroy_process_group)
 
 
-def passes_per_step(batch_size: int, images_per_pass: int | None) -> int:
+def passes_per_step(batch_size: int, images_per_pass: int | None, together: int = 1) -> int:
     """Forward passes into which one process divides its share of a batch: as few as `images_per_pass` allows.
+
+    Args:
+        together: every pass has a multiple of this many images.
 
     Raises:
         UserError: the batch cannot be shared equally.
     """
     processes = get_world_size()
-    if batch_size % processes:
+    if batch_size % (processes * together):
         raise UserError(
-            f"batch_size {batch_size} cannot be shared by {processes} processes; start a number that divides it"
+            f"batch_size {batch_size} cannot be shared by {processes} processes"
+            f"{f' in multiples of {together}' if together > 1 else ''}; start a number that divides it"
         )
-    each = batch_size // processes
-    least = 1 if images_per_pass is None else -(-each // images_per_pass)
-    return next(passes for passes in range(least, each + 1) if each % passes == 0)
+    if images_per_pass is not None and images_per_pass < together:
+        raise UserError(f"images_per_pass {images_per_pass} must be at least {together} here")
+    units = batch_size // processes // together
+    least = 1 if images_per_pass is None else -(-units // (images_per_pass // together))
+    return next(passes for passes in range(least, units + 1) if units % passes == 0)
 
 
 def agree(value: int) -> int:

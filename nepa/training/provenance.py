@@ -23,9 +23,13 @@ PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmsegmentation", "mmcv-
 
 @cache
 def code_checksum() -> str:
-    """SHA-256 over the sources of this package that the process has loaded: a commit can't name itself, files can."""
+    """SHA-256 over the sources of this package that the process has loaded: a commit can't name itself, files can.
+
+    But the command line's, which in torchrun's processes has no name of its own: a run goes on in either.
+    """
     root = Path(nepa.__file__).parent
     loaded = {Path(module.__file__) for name, module in sys.modules.items() if name.split(".")[0] == "nepa"}
+    loaded.discard(root / "command_line.py")
     digest = hashlib.sha256()
     for path in sorted(loaded):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")

@@ -25,6 +25,7 @@ class Task:
         layerwise: have groups of parameters for every layer.
         head_learning_rate: of head and final norm; None: as the rest.
         collate: how samples become a batch.
+        together: images that one pass can't take apart.
         one_graph: the model's `loss` maps tensors to a tensor and can be compiled as a whole.
     """
 
@@ -35,6 +36,7 @@ class Task:
     layerwise: bool = True
     head_learning_rate: float | None = None
     collate: Callable[[Any], Any] = as_batch
+    together: int = 1
     one_graph: bool = True
 
     def parameter_groups(self, model: nn.Module, backbone: nn.Module, weight_decay: float) -> list[Group]:

@@ -57,6 +57,7 @@ def test_the_default_is_valid() -> None:
         ("seeds.classification", [0, 0], ["[0, 0] repeats a seed"]),
         ("data.validation_images", 1790, ["leave at least 10 for training"]),
         ("recipe", "../elsewhere", ["recipe", "../elsewhere", "pattern"]),
+        ("execution.segment.images_per_pass", 2, ["execution.segment.images_per_pass must be null", "batch norm"]),
         ("pretraining.bad name", {}, ["bad name"]),
         ("pretraining.wide", {"model": {"width": 15}}, ["pretraining.wide", "width 15", "multiple of heads 2"]),
         ("pretraining.typo", {"objective": {"shfit": False}}, ["pretraining.typo", "shfit", "unknown key"]),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, Write
 
 from nepa.errors import UserError
 from nepa.model.backbone import build_backbone
@@ -44,6 +44,17 @@ def test_four_levels_in_mmsegmentation_s_registry(segmentor: EncoderDecoder) -> 
     assert [tuple(level.shape) for level in levels] == [(2, 16, side, side) for side in (24, 12, 6, 3)]
     assert type(segmentor.decode_head).__name__ == "UPerHead"
     assert type(segmentor.auxiliary_head).__name__ == "FCNHead"
+
+
+def test_blocks_above_the_last_level_are_not_trained(write_parameters: Write) -> None:
+    """Or DDP would wait for their gradients."""
+    init_default_scope("mmseg")
+    parameters = load_parameters(write_parameters(**{"segment.blocks": [0, 0, 0, 0]}))
+    segmentor = build_segmentor(parameters, build_backbone(parameters, image_size=24, dynamic=True), 10)
+    segmentor.neck(segmentor.backbone(torch.randn(2, 1, 24, 24)))[0].sum().backward()
+    trained = {name for name, p in segmentor.backbone.named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in segmentor.backbone.named_parameters() if p.grad is not None}
+    assert any("blocks.0." in name for name in trained)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (25, 31), (24, 24), (40, 27)])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import Write
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from nepa.data.datasets import ArrayDataset
 from nepa.data.preprocessing import Preprocessing
@@ -149,3 +150,10 @@ def test_weights_are_taken_as_they_come(tmp_path: Path, parameters: Parameters) 
     torch.nn.init.constant_(model.objective.backbone.patch_embed.proj.weight, 0.25)
     train(tmp_path, parameters, model, steps=2)
     assert (model.weights[0] == 0.25).all()
+
+
+def test_workers_start_to_read_once(tmp_path: Path, parameters: Parameters, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, iterate = [], DataLoader.__iter__
+    monkeypatch.setattr(DataLoader, "__iter__", lambda loader: started.append(loader) or iterate(loader))
+    train(tmp_path, parameters, Watched(parameters))
+    assert len(started) == 1

@@ -16,6 +16,8 @@ import yaml
 from conftest import needs_compiler
 
 from nepa.command_line import main
+from nepa.errors import UserError
+from nepa.training.processes import passes_per_step
 
 pytestmark = pytest.mark.slow
 RESULTS = Path("results/runs/smallest")
@@ -105,6 +107,19 @@ def test_sharded_weights_and_several_passes_give_the_same_curve(shared: Path) ->
     assert (curves("pretrain") - expected).abs().max().max() < 1e-5
 
 
+def test_a_sharded_average_is_the_latest_whenever_it_is_looked_at(shared: Path) -> None:
+    """It has no backward pass, after which weights are gathered anew; nor does a checkpoint do so here."""
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["finetune"]["epochs"] = 12
+    raw["execution"]["checkpoint_minutes"] = 10.0
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    assert main(["pretrain"]) == main(["finetune"]) == 0
+    expected = curves("finetune")
+    execution("finetune", shard=True)
+    finish(torchrun(["finetune"]))
+    assert (curves("finetune") - expected).abs().max().max() < 1e-5
+
+
 @needs_compiler
 @pytest.mark.parametrize("shard", [False, True])
 def test_two_compiled_processes_give_the_curve_of_one(shared: Path, shard: bool) -> None:
@@ -133,13 +148,30 @@ def test_it_goes_on_in_another_number_of_processes(shared: Path, shard: bool) ->
     assert main(["pretrain"]) == 0
     expected = curves("pretrain")
     shutil.rmtree("results")
-    process = torchrun(["pretrain"])
+    # As a stage starts them, with two GPUs there.
+    several = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "nepa.command_line", "pretrain"]
+    process = subprocess.Popen([sys.executable, "-m", *several], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     first = wait_for_step(process, 5)
     os.kill(first["process"], signal.SIGTERM)  # one hears it, both stop
     process.communicate(timeout=120)
     assert not RESULTS.exists()
-    assert main(["pretrain"]) == 0
+    alone = [str(Path(sys.executable).with_name("nepa")), "pretrain"]
+    shown = subprocess.run(alone, check=True, stderr=subprocess.PIPE, text=True).stderr
+    assert "goes on after step" in shown
     assert (curves("pretrain") - expected).abs().max().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("batch", "limit", "together", "passes"), [(16, None, 2, 1), (20, 5, 2, 5), (20, 5, 1, 4), (12, 4, 1, 3)]
+)
+def test_passes_are_as_few_as_fit(batch: int, limit: int | None, together: int, passes: int) -> None:
+    assert passes_per_step(batch, limit, together) == passes
+
+
+@pytest.mark.parametrize(("batch", "limit", "said"), [(15, None, "multiples of 2"), (16, 1, "must be at least 2")])
+def test_what_passes_cannot_divide_is_refused(batch: int, limit: int | None, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        passes_per_step(batch, limit, together=2)
 
 
 def test_a_dead_process_ends_them_all(shared: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ROOT
 from signals import signalled
 
 from nepa.command_line import main
@@ -119,3 +120,15 @@ def test_a_run_is_tied_to_what_it_reads(drawing: Path, what: str) -> None:
     seed = 1 if what == "seed" else 0
     other = RunPaths.of(parameters, "finetune", "full", seed)
     assert before != other.identity(parameters, "other data" if what == "data" else "data", start)
+
+
+def test_a_run_is_not_tied_to_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer of them are what helps a run that met the end of its memory."""
+    from nepa.stages.paths import RunPaths
+    from nepa.stages.recipe import recipe_parameters
+
+    monkeypatch.chdir(ROOT)
+    parameters = recipe_parameters("cifar10")
+    fewer = parameters.model_copy(update={"data": parameters.data.model_copy(update={"workers": 1})})
+    paths = RunPaths.of(parameters, "pretrain", "full", 0)
+    assert fewer != parameters and paths.identity(fewer, "data") == paths.identity(parameters, "data")
