@@ -27,6 +27,14 @@ PAPER_TFLOPS = 137.0
 # Float32 weight, gradient and two moments; the average has another four bytes.
 BYTES_PER_PARAMETER = 16
 
+# What is trained for a variant of each group.
+TRAINED: tuple[tuple[VariantGroup, Stage], ...] = (
+    ("pretraining", "pretrain"),
+    ("pretraining", "finetune"),
+    ("finetuning", "finetune"),
+    ("segmentation", "segment"),
+)
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -102,34 +110,31 @@ def one_pass(parameters: Parameters, stage: Stage) -> Pass:
 
 
 def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
-    """Cost of pretraining, fine-tuning and segmentation, every variant and seed of the main line's maps included.
-
-    A stage without a run has no row.
-    """
-    seeds = parameters.seeds
-    runs: dict[Stage, int] = {
-        "pretrain": len(parameters.pretraining) * len(seeds.classification),
-        "finetune": (len(parameters.pretraining) + len(parameters.finetuning)) * len(seeds.classification),
-        "segment": len(parameters.segmentation) * len(seeds.segmentation),
-    }
-    stages = [_cost(parameters, stage, count, gpus) for stage, count in runs.items() if count]
+    """Cost of every variant and seed; those of the main line that take equally many steps of equal cost share a row."""
+    rows: list[StageCost] = []
+    for group, stage in TRAINED:
+        seeds = parameters.seeds.segmentation if stage == "segment" else parameters.seeds.classification
+        for name in getattr(parameters, group):
+            cost = _cost(resolve_variant(parameters, group, name), stage, len(seeds), gpus)
+            of_stage = [row for row in rows if row.stage.split()[0] == stage]
+            alike = [
+                row
+                for row in of_stage
+                if (row.steps, row.images, row.one.flops) == (cost.steps, cost.images, cost.one.flops)
+            ]
+            if alike:
+                more = replace(alike[0], runs=alike[0].runs + cost.runs, memory=max(alike[0].memory, cost.memory))
+                rows[rows.index(alike[0])] = more
+            else:
+                rows.append(replace(cost, stage=f"{stage} {name}" if of_stage else stage))
     further = parameters.further_ablations
-    groups: tuple[tuple[VariantGroup, dict], ...] = (
-        ("pretraining", further.pretraining),
-        ("finetuning", further.finetuning),
-    )
-    for group, variants in groups:
+    for group, variants in (("pretraining", further.pretraining), ("finetuning", further.finetuning)):
         for name in variants:
-            alone = {
-                "pretraining": {name: {}} if group == "pretraining" else {},
-                "finetuning": {name: {}} if group == "finetuning" else {},
-                "segmentation": {},
-                "further_ablations": further.model_copy(update={"pretraining": {}, "finetuning": {}}),
-                "seeds": seeds.model_copy(update={"classification": further.seeds}),
-            }
-            resolved = resolve_variant(parameters, group, name).model_copy(update=alone)
-            stages += [replace(cost, stage=f"{cost.stage} {name}") for cost in plan(resolved, gpus)]
-    return stages
+            resolved = resolve_variant(parameters, group, name)
+            for stage in (stage for of, stage in TRAINED if of == group):
+                cost = _cost(resolved, stage, len(further.seeds), gpus)
+                rows.append(replace(cost, stage=f"{stage} {name}"))
+    return rows
 
 
 def image_bytes(parameters: Parameters) -> float:
@@ -157,7 +162,7 @@ def table(stages: list[StageCost], gpus: int, tflops: float) -> pd.DataFrame:
             "images, M": f"{cost.images / 1e6:,.2f}",
             "GFLOP/image": f"{cost.one.flops / 1e9:,.3g}",
             "EFLOP": f"{cost.flops / 1e18:,.3g}",
-            "GPU-hours": f"{cost.flops / (1e12 * tflops) / 3600:,.1f}",
+            "GPU-hours": f"{cost.flops / (1e12 * tflops) / 3600:,.2f}",
             f"days on {gpus}": f"{cost.flops / (1e12 * tflops) / 86400 / gpus:,.2f}",
             "GB per GPU": f"{cost.memory / 1e9:,.1f}",
             "GB of checkpoints": f"{cost.runs * cost.checkpoint / 1e9:,.2f}",
@@ -170,7 +175,7 @@ def table(stages: list[StageCost], gpus: int, tflops: float) -> pd.DataFrame:
             "stage": "all",
             "runs": f"{sum(cost.runs for cost in stages)}",
             "EFLOP": f"{flops / 1e18:,.3g}",
-            "GPU-hours": f"{flops / (1e12 * tflops) / 3600:,.1f}",
+            "GPU-hours": f"{flops / (1e12 * tflops) / 3600:,.2f}",
             f"days on {gpus}": f"{flops / (1e12 * tflops) / 86400 / gpus:,.2f}",
             "GB of checkpoints": f"{sum(cost.runs * cost.checkpoint for cost in stages) / 1e9:,.2f}",
         }

@@ -70,12 +70,19 @@ def test_what_backward_keeps() -> None:
     assert one.flops == 3 * 2 * 4 * 10 * 30  # forward, and backward for input and weight
 
 
+def test_a_variant_that_takes_longer_has_a_row_of_its_own(write_parameters: Write) -> None:
+    longer = {"finetune": {"initialisation": "random", "epochs": 6}}
+    stages = by_stage(load_parameters(write_parameters(**{"finetuning.longer": longer})))
+    assert stages["finetune longer"].steps == 3 * stages["finetune"].steps
+    assert stages["finetune longer"].runs == 2 and stages["finetune"].runs == 4 * 2
+
+
 def test_further_ablations_and_disk(write_parameters: Write) -> None:
     parameters = load_parameters(write_parameters())
     stages = by_stage(parameters)
     further = parameters.further_ablations
     assert {f"pretrain {name}" for name in further.pretraining} < set(stages)
-    assert stages["pretrain"].runs == 4 * 2 and stages["finetune"].runs == 5 * 2 and stages["segment"].runs == 2
+    assert stages["pretrain"].runs == stages["finetune"].runs == 4 * 2 and stages["segment"].runs == 2
     assert image_bytes(parameters) == 1797 * 64
     assert all(cost.checkpoint == 4 * cost.one.parameters for cost in stages.values())
 
