@@ -354,7 +354,7 @@ class Resources(Section):
 
 
 class TrainingExecution(Resources):
-    """How one training is carried out; none of it changes a result beyond rounding.
+    """How one training is carried out; a result differs by rounding, and by what each process and pass draws itself.
 
     `gpus` are those of each of `nodes`, one process for each; where there are none, a node has one process.
     `images_per_pass` limits what a process takes at once (null: its whole share of a batch); `shard` divides weights
