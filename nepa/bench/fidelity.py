@@ -42,7 +42,7 @@ def training_error(folder: Path, data: ImageFolder, augmentation: Augmentation) 
         part = picture.crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height))
         method = Image.Resampling[augmentation.interpolation.upper()]
         differences.append(_difference(ours, part.resize((data.image_size, data.image_size), method)))
-    return mean(d.mean() for d in differences), max(d.max() for d in differences)
+    return mean(float(d.mean()) for d in differences), float(max(d.max() for d in differences))
 
 
 def evaluation_error(folder: Path, data: ImageFolder) -> tuple[float, float]:
@@ -53,7 +53,7 @@ def evaluation_error(folder: Path, data: ImageFolder) -> tuple[float, float]:
     differences = [
         _difference(ours(images.read(position)), theirs(_picture(images, position))) for position in images.chosen
     ]
-    return mean(d.mean() for d in differences), max(d.max() for d in differences)
+    return mean(float(d.mean()) for d in differences), float(max(d.max() for d in differences))
 
 
 def storage_error(stored: Path, originals: Path, data: ImageFolder, augmentation: Augmentation) -> tuple[float, float]:
@@ -80,7 +80,7 @@ def storage_error(stored: Path, originals: Path, data: ImageFolder, augmentation
             )
             for picture in (_picture(small, position), whole)
         ]
-        differences.append(np.abs(np.subtract(*crops, dtype=np.float32)).mean())
+        differences.append(float(np.abs(np.subtract(*crops, dtype=np.float32)).mean()))
         error = np.square(np.subtract(*(c.convert("L") for c in crops), dtype=np.float32)).mean()
         if error:  # an image that was small enough is stored as it is
             ratios.append(10 * math.log10(255**2 / error))
