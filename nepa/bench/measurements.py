@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,29 +107,35 @@ def _step_of(bench: Bench, parameters: Parameters, stage: Stage) -> Iterator[Row
         yield not_measured(str(reason), device=device().type, loader=True, stage=stage)
 
 
+@contextmanager
+def _photographs(bench: Bench) -> Iterator[dict[str, Path]]:
+    """The JPEGs prepared in two ways, as `prepare_for_bench` does it; NotMeasured where there are none."""
+    if isinstance(bench.parameters.data, IN_MEMORY):
+        raise NotMeasured("the recipe's images lie in memory")
+    if bench.images is None:
+        raise NotMeasured("no JPEGs to read; say with --images where some lie")
+    with TemporaryDirectory() as folder:
+        yield prepare_for_bench(bench.parameters.data, bench.images, Path(folder))
+
+
 def _loader(bench: Bench) -> Iterator[Row]:
-    data = bench.parameters.data
-    if isinstance(data, IN_MEMORY):
-        yield not_measured("the recipe's images lie in memory")
-    elif bench.images is None:
-        yield not_measured("no JPEGs to read; say with --images where some lie")
-    else:
-        workers = min(data.workers, len(os.sched_getaffinity(0)))
-        with TemporaryDirectory() as folder:
-            prepared = prepare_for_bench(data, bench.images, Path(folder))
-            yield from measure_loader(data, bench.parameters.pretrain.augmentation, prepared, workers=workers)
+    data, augmentation = bench.parameters.data, bench.parameters.pretrain.augmentation
+    try:
+        with _photographs(bench) as prepared:
+            workers = min(data.workers, len(os.sched_getaffinity(0)))
+            yield from measure_loader(data, augmentation, prepared, workers=workers)
+    except NotMeasured as reason:
+        yield not_measured(str(reason))
 
 
 def _fidelity(bench: Bench) -> Iterator[Row]:
     data, augmentation = bench.parameters.data, bench.parameters.pretrain.augmentation
-    if isinstance(data, IN_MEMORY):
-        yield not_measured("the recipe's images lie in memory")
-    elif bench.images is None:
-        yield not_measured("no JPEGs to read; say with --images where some lie")
-    else:
-        random.seed(SEED)
-        with TemporaryDirectory() as folder:
-            yield from measure_fidelity(data, augmentation, prepare_for_bench(data, bench.images, Path(folder)))
+    random.seed(SEED)
+    try:
+        with _photographs(bench) as prepared:
+            yield from measure_fidelity(data, augmentation, prepared)
+    except NotMeasured as reason:
+        yield not_measured(str(reason))
 
 
 def _waiting(bench: Bench) -> Iterator[Row]:

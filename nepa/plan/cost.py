@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nepa.command_line import GROUPS
 from nepa.model.backbone import build_backbone
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters
-from nepa.parameters.loading import VariantGroup, resolve_variant
+from nepa.parameters.loading import resolve_variant
 from nepa.parameters.schema import IN_MEMORY, Finetune, Segment, Stage
 
 # JPEG of quality 90 with chroma 420, bytes per pixel: mean over 250 ImageNet images prepared at 288.
@@ -26,14 +27,6 @@ ORIGINAL_JPEG_BYTES = 108e3
 PAPER_TFLOPS = 137.0
 # Float32 weight, gradient and two moments; the average has another four bytes.
 BYTES_PER_PARAMETER = 16
-
-# What is trained for a variant of each group.
-TRAINED: tuple[tuple[VariantGroup, Stage], ...] = (
-    ("pretraining", "pretrain"),
-    ("pretraining", "finetune"),
-    ("finetuning", "finetune"),
-    ("segmentation", "segment"),
-)
 
 
 @dataclass(frozen=True)
@@ -112,26 +105,25 @@ def one_pass(parameters: Parameters, stage: Stage) -> Pass:
 def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
     """Cost of every variant and seed; those of the main line that take equally many steps of equal cost share a row."""
     rows: list[StageCost] = []
-    for group, stage in TRAINED:
+    for stage, groups in GROUPS.items():
         seeds = parameters.seeds.segmentation if stage == "segment" else parameters.seeds.classification
-        for name in getattr(parameters, group):
-            cost = _cost(resolve_variant(parameters, group, name), stage, len(seeds), gpus)
-            of_stage = [row for row in rows if row.stage.split()[0] == stage]
-            alike = [
-                row
-                for row in of_stage
-                if (row.steps, row.images, row.one.flops) == (cost.steps, cost.images, cost.one.flops)
-            ]
-            if alike:
-                more = replace(alike[0], runs=alike[0].runs + cost.runs, memory=max(alike[0].memory, cost.memory))
-                rows[rows.index(alike[0])] = more
-            else:
-                rows.append(replace(cost, stage=f"{stage} {name}" if of_stage else stage))
+        of_stage: list[StageCost] = []
+        for group in groups:
+            for name in getattr(parameters, group):
+                cost = _cost(resolve_variant(parameters, group, name), stage, len(seeds), gpus)
+                key = (cost.steps, cost.images, cost.one.flops)
+                alike = next((row for row in of_stage if (row.steps, row.images, row.one.flops) == key), None)
+                if alike is None:
+                    of_stage.append(replace(cost, stage=f"{stage} {name}" if of_stage else stage))
+                else:
+                    more = replace(alike, runs=alike.runs + cost.runs, memory=max(alike.memory, cost.memory))
+                    of_stage[of_stage.index(alike)] = more
+        rows += of_stage
     further = parameters.further_ablations
     for group, variants in (("pretraining", further.pretraining), ("finetuning", further.finetuning)):
         for name in variants:
             resolved = resolve_variant(parameters, group, name)
-            for stage in (stage for of, stage in TRAINED if of == group):
+            for stage in (stage for stage, groups in GROUPS.items() if group in groups):
                 cost = _cost(resolved, stage, len(further.seeds), gpus)
                 rows.append(replace(cost, stage=f"{stage} {name}"))
     return rows
