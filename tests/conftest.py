@@ -72,7 +72,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     if not SAMPLE.exists():
         pytest.skip(f"{SAMPLE.name} is not beside the project")
     raw = yaml.safe_load(recipe_text("imagenet-base-paper"))["data"]
-    data = ImageFolder(**raw | {"images_per_shard": 16, "workers": 2})
+    data = ImageFolder(**raw | {"images_per_shard": 16})
     return {"data": data} | prepare_for_bench(data, SAMPLE, tmp_path_factory.mktemp("photographs"))
 
 

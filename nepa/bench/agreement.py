@@ -52,7 +52,7 @@ def check_agreement(workload: Workload) -> float:
     Raises:
         Disagreement: loss, gradient, weights or their average differ by more than the tolerance.
     """
-    tolerance = COMPILED if workload.compiled else TOLERANCE
+    tolerance = COMPILED if workload.execution.compile else TOLERANCE
     few = min(IMAGES, workload.settings.batch_size)
     workload = workload.with_settings(batch_size=few, precision="float32")
     ours, theirs = _ours(workload), _baseline(workload)

@@ -1,6 +1,7 @@
 """How fast training images are read: ours and the reference's way, timed in turn in one process."""
 
 import itertools
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -44,7 +45,8 @@ def prepare_for_bench(data: ImageFolder, path: Path, folder: Path) -> dict[str, 
     for name, target in prepared.items():
         if not target.exists():
             size = data.stored_size if name == "stored" else None
-            prepare_shards(source.model_copy(update={"stored_size": size}), folder / "work", target)
+            stored = source.model_copy(update={"stored_size": size})
+            prepare_shards(stored, folder / "work", target, len(os.sched_getaffinity(0)))
     return prepared
 
 

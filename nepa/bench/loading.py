@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from nepa.bench.reference_loader import ReferenceImages, reference_loader, reference_transform
 from nepa.bench.rows import NotMeasured
-from nepa.data.datasets import training_dataset, workers
+from nepa.data.datasets import training_dataset
 from nepa.data.images import images_folder, load_images
 from nepa.data.shards import ShardedImages
 from nepa.data.transforms import TrainingTransform
@@ -34,18 +34,18 @@ class Pictures(Dataset):
         return {"images": self.transform(self.pictures[index]), "labels": self.labels[index]}
 
 
-def prepared_dataset(parameters: Parameters, stage: Stage) -> tuple[Dataset, int]:
-    """What the stage trains on, and in how many processes it reads it.
+def prepared_dataset(parameters: Parameters, stage: Stage) -> Dataset:
+    """What the stage trains on.
 
     Raises:
         NotMeasured: nothing is prepared.
     """
     try:
         if stage != "segment":
-            return training_dataset(parameters, getattr(parameters, stage).augmentation), workers(parameters)
+            return training_dataset(parameters, getattr(parameters, stage).augmentation)
         from nepa.segmentation.scenes import scenes_dataset
 
-        return scenes_dataset(parameters, "training"), 0
+        return scenes_dataset(parameters, "training")
     except UserError as error:
         raise NotMeasured(str(error)) from None
 

@@ -21,7 +21,7 @@ from nepa.bench.rows import NotMeasured, Row, not_measured
 from nepa.bench.start import measure_idle_engines, measure_start
 from nepa.bench.step import measure_step
 from nepa.bench.waiting import measure_waiting
-from nepa.bench.workload import SEED, Workload, images_of_a_step, noise, on_this_machine, with_compiling
+from nepa.bench.workload import SEED, Workload, images_of_a_step, noise, on_this_machine, with_execution
 from nepa.errors import UserError
 from nepa.parameters import Parameters
 from nepa.parameters.schema import IN_MEMORY, Stage
@@ -88,7 +88,7 @@ def _compiled(bench: Bench) -> Iterator[Row]:
         else:
             with fresh_cache():  # which stays where an error goes through it
                 try:
-                    yield from _step_of(bench, with_compiling(parameters, stage, True), stage)
+                    yield from _step_of(bench, with_execution(parameters, stage, compile=True), stage)
                 except UserError as reason:
                     yield not_measured(str(reason), stage=stage)
 
@@ -96,12 +96,13 @@ def _compiled(bench: Bench) -> Iterator[Row]:
 def _step_of(bench: Bench, parameters: Parameters, stage: Stage) -> Iterator[Row]:
     """Alone, then with each side's loader; what is compiled for the first lies in torch's cache for the second."""
     rate, batch = bench.rate(parameters, stage), getattr(parameters, stage).batch_size
-    workload = Workload(parameters, stage, noise(parameters, stage, SAMPLES * batch))
+    without = with_execution(parameters, stage, workers=0)
+    workload = Workload(without, stage, noise(parameters, stage, SAMPLES * batch))
     yield {"device": device().type, "loader": False} | measure_step(workload, None, rate, bench.seconds)
     try:
-        dataset, workers = prepared_dataset(parameters, stage)
+        dataset = prepared_dataset(parameters, stage)
         batches = reference_batches(parameters, stage, dataset, _idle_cores(parameters))
-        workload = Workload(parameters, stage, dataset, workers)
+        workload = Workload(parameters, stage, dataset)
         yield {"device": device().type, "loader": True} | measure_step(workload, batches, rate, bench.seconds)
     except NotMeasured as reason:
         yield not_measured(str(reason), device=device().type, loader=True, stage=stage)
@@ -122,7 +123,7 @@ def _loader(bench: Bench) -> Iterator[Row]:
     data, augmentation = bench.parameters.data, bench.parameters.pretrain.augmentation
     try:
         with _photographs(bench) as prepared:
-            workers = min(data.workers, len(os.sched_getaffinity(0)))
+            workers = min(bench.parameters.execution.pretrain.workers, len(os.sched_getaffinity(0)))
             yield from measure_loader(data, augmentation, prepared, workers=workers)
     except NotMeasured as reason:
         yield not_measured(str(reason))

@@ -79,12 +79,13 @@ def measure_step(workload: Workload, batches: Batches | None, rate: float, secon
         }
         return speed | ({"peak_memory_mb": peak_bytes(lambda: run(workload)) / 1e6} if batches is None else {})
 
+    compiled = workload.execution.compile
     return {
         "stage": workload.stage,
         "batch_size": workload.settings.batch_size,
         "precision": workload.settings.precision,
-        "compiled": workload.compiled,
-        "compile_seconds": first.wall - median(reading.wall for reading in ours) if workload.compiled else None,
+        "compiled": compiled,
+        "compile_seconds": first.wall - median(reading.wall for reading in ours) if compiled else None,
         "ours": side(ours, _train_ours),
         "baseline": side(baseline, _train_baseline),
         "ratio": asdict(ratio([r.wall for r in ours], [r.wall for r in baseline])),

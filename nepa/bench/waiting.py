@@ -15,14 +15,14 @@ def measure_waiting(parameters: Parameters, stage: Stage) -> Row:
     Raises:
         NotMeasured: nothing is prepared.
     """
-    dataset, workers = prepared_dataset(parameters, stage)
-    workload = Workload(parameters, stage, dataset, workers)
+    dataset = prepared_dataset(parameters, stage)
+    workload = Workload(parameters, stage, dataset)
     steps = min(MOST, max(2, len(dataset) // workload.settings.batch_size))
     training = workload.train(workload.task(), steps, steps, lambda _: {})
     return {
         "stage": stage,
         "batch_size": workload.settings.batch_size,
-        "workers": workers,
+        "workers": workload.execution.workers,
         "steps": steps,
         "share": training.waiting,
     }

@@ -17,13 +17,12 @@ from torch.utils.data import Dataset
 from nepa.data.datasets import ArrayDataset
 from nepa.data.stream import Drawn, Stream
 from nepa.parameters import Parameters
-from nepa.parameters.schema import Optimization, Segment, Stage
-from nepa.plan.cost import BYTES_PER_PARAMETER, one_pass
+from nepa.parameters.schema import Optimization, Segment, Stage, TrainingExecution
+from nepa.plan.cost import BYTES_PER_PARAMETER, one_pass, scene_classes
 from nepa.training.engine import Training, build_dataloader, prepare_process, run_training
 from nepa.training.task import Task
 
 SEED = 0
-SCENE_CLASSES = 150  # ADE20K's; they move the cost by less than a thousandth
 UNINTERRUPTED = 1e6  # minutes between checkpoints
 
 
@@ -34,13 +33,11 @@ class Workload:
     Attributes:
         parameters: as `on_this_machine` makes them.
         dataset: what it trains on.
-        workers: processes that read it; 0 for none.
     """
 
     parameters: Parameters
     stage: Stage
     dataset: Dataset
-    workers: int = 0
 
     @property
     def settings(self) -> Optimization | Segment:
@@ -48,9 +45,9 @@ class Workload:
         return getattr(self.parameters, self.stage)
 
     @property
-    def compiled(self) -> bool:
-        """Is its training?"""
-        return getattr(self.parameters.execution, self.stage).compile
+    def execution(self) -> TrainingExecution:
+        """The stage's."""
+        return getattr(self.parameters.execution, self.stage)
 
     def with_settings(self, **changes: Any) -> "Workload":
         """The same with other settings of the stage."""
@@ -66,7 +63,7 @@ class Workload:
     def batches(self, task: Task) -> Iterator[dict[str, Any]]:
         """The batches that `train` sees, in its order, without end."""
         stream = Stream(len(self.dataset), self.settings.batch_size, SEED)
-        return iter(build_dataloader(Drawn(self.dataset, SEED), stream, self.workers, task.collate))
+        return iter(build_dataloader(Drawn(self.dataset, SEED), stream, self.execution.workers, task.collate))
 
     def train(
         self, task: Task, steps: int, record_every: int, measure: Callable[[nn.Module], dict[str, float]]
@@ -83,7 +80,6 @@ class Workload:
                 steps=steps,
                 seed=SEED,
                 record_every=record_every,
-                workers=self.workers,
                 measure=measure,
             )
 
@@ -112,7 +108,7 @@ def build_task(parameters: Parameters, stage: Stage) -> Task:
         return finetuning(parameters)
     from nepa.stages.segment import segmenting  # MMSegmentation is slow to import
 
-    return segmenting(parameters, SCENE_CLASSES)
+    return segmenting(parameters, scene_classes(parameters))
 
 
 def on_this_machine(parameters: Parameters, stage: Stage, batch_size: int) -> Parameters:
@@ -122,16 +118,16 @@ def on_this_machine(parameters: Parameters, stage: Stage, batch_size: int) -> Pa
     """
     precision = {}
     if not torch.cuda.is_available():
-        parameters, precision = with_compiling(parameters, stage, False), {"precision": "float32"}
+        parameters, precision = with_execution(parameters, stage, compile=False), {"precision": "float32"}
     settings = getattr(parameters, stage).model_copy(update={"batch_size": batch_size} | precision)
     execution = parameters.execution.model_copy(update={"checkpoint_minutes": UNINTERRUPTED, "watch": []})
     threads = min(parameters.threads, len(os.sched_getaffinity(0)))
     return parameters.model_copy(update={stage: settings, "execution": execution, "threads": threads})
 
 
-def with_compiling(parameters: Parameters, stage: Stage, compiled: bool) -> Parameters:
-    """The same, with the stage's training compiled or not."""
-    carried_out = getattr(parameters.execution, stage).model_copy(update={"compile": compiled})
+def with_execution(parameters: Parameters, stage: Stage, **changes: Any) -> Parameters:
+    """The same, with the stage carried out otherwise."""
+    carried_out = getattr(parameters.execution, stage).model_copy(update=changes)
     return parameters.model_copy(update={"execution": parameters.execution.model_copy(update={stage: carried_out})})
 
 
@@ -155,7 +151,7 @@ def noise(parameters: Parameters, stage: Stage, count: int) -> Dataset:
     return [
         {
             "inputs": draw(data.channels, 256).to(torch.uint8),
-            "data_samples": SegDataSample(gt_sem_seg=PixelData(data=draw(1, SCENE_CLASSES))),
+            "data_samples": SegDataSample(gt_sem_seg=PixelData(data=draw(1, scene_classes(parameters)))),
         }
         for _ in range(count)
     ]

@@ -18,7 +18,7 @@ from nepa.data.shards import ShardedImages, ShardIndex
 from nepa.data.transforms import EvaluationTransform, TrainingTransform, Transform
 from nepa.errors import UserError
 from nepa.parameters import Parameters
-from nepa.parameters.schema import IN_MEMORY, Augmentation, Digits
+from nepa.parameters.schema import IN_MEMORY, Augmentation
 
 EVALUATION_BATCH = 512
 
@@ -65,11 +65,6 @@ def as_batch(samples: dict[str, Tensor] | list[dict[str, Any]]) -> dict[str, Ten
     return batch | {"images": batch["images"].permute(0, 3, 1, 2)}
 
 
-def workers(parameters: Parameters) -> int:
-    """Processes that read and augment images; the digits need none."""
-    return 0 if isinstance(parameters.data, Digits) else parameters.data.workers
-
-
 def training_labels(parameters: Parameters) -> np.ndarray:
     """Labels (n,) int64 of the training images."""
     if isinstance(parameters.data, IN_MEMORY):
@@ -112,10 +107,11 @@ def training_dataset(
     return ShardedImages(folder, "training", TrainingTransform(parameters.data, augmentation), chosen)
 
 
-def evaluation_batches(parameters: Parameters, split: str, shared: bool = True) -> DataLoader:
+def evaluation_batches(parameters: Parameters, split: str, workers: int = 0, shared: bool = True) -> DataLoader:
     """The images of a split in their order; batches of `images` (B, C, H, W) and `labels` (B,).
 
     Args:
+        workers: processes that read them, where they are not in memory.
         shared: among the processes of this training: each takes as many, and the last image again where there are too
             few; `gather` puts what they found together again.
     """
@@ -128,7 +124,7 @@ def evaluation_batches(parameters: Parameters, split: str, shared: bool = True) 
         dataset,
         EVALUATION_BATCH,
         sampler=DefaultSampler(dataset, shuffle=False, seed=0) if shared else None,
-        num_workers=0 if isinstance(dataset, ArrayDataset) else workers(parameters),
+        num_workers=0 if isinstance(dataset, ArrayDataset) else workers,
         collate_fn=as_batch,
         generator=torch.Generator(),
     )

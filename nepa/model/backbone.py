@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nepa.errors import UserError
 from nepa.model.architecture import backbone_arguments
 from nepa.model.description import Description, describe, read_description
+from nepa.model.rotary_embedding import RotaryEmbedding
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Model
 
@@ -37,6 +38,8 @@ def build_backbone(
         arguments["img_size"] = image_size
     backbone = Eva(drop_path_rate=drop_path, dynamic_img_size=dynamic, dynamic_img_pad=dynamic, **arguments)
     _initialise(backbone, model)
+    if model.rope:
+        backbone.rope.__class__ = RotaryEmbedding  # timm's `Eva` takes no class of its own
     for block in backbone.blocks:
         # The reference's q and k norms have no bias (released configuration); timm's stays at its zero.
         if model.qk_norm:

@@ -178,7 +178,7 @@ def read_description(text: str, path: Path) -> Description:
 
 def _facts(section: Section) -> dict[str, Any]:
     # A checkpoint that is given away must not tell where its maker's files lie.
-    facts = section.model_dump(exclude={"workers"})
+    facts = section.model_dump()
     if facts.get("path") is not None:
         facts["path"] = Path(facts["path"]).name
     if hasattr(section, "training_images"):  # of digits that is what is left

@@ -95,7 +95,7 @@ class Cifar10(KnownImages):
     """CIFAR-10, whose training images are split once.
 
     `path` is a folder or archive of `train` and `test` with class folders, or a folder with torchvision's copy; null
-    lets torchvision download it. `workers` processes augment for each that trains.
+    lets torchvision download it.
     """
 
     FACTS = {"image_size": 32, "classes": 10}
@@ -103,7 +103,6 @@ class Cifar10(KnownImages):
     path: Annotated[str, Field(min_length=1)] | None
     channels: Literal[3]
     validation_images: Annotated[int, Field(gt=0, lt=50_000)]
-    workers: Count
 
     @property
     def training_images(self) -> int:
@@ -122,9 +121,9 @@ class ImageFolder(ImageSource):
     `training_images` and `validation_images` are what the source must hold; of these at most `unreadable_allowed` may
     be broken. `stored_size` is the shorter side in pixels that is stored, null for the originals as they are; larger
     images are stored with JPEG quality `stored_quality` and chroma subsampling `stored_chroma`, of which 420 halves
-    both directions. `workers` processes read and augment for each that trains. `decode: gpu` decodes, crops and resizes
-    training images on the GPU where their augmentation is crop and flip alone; all else the workers decode.
-    `crop_share` is the part of the resized image that evaluation crops.
+    both directions. `decode: gpu` decodes, crops and resizes training images on the GPU where their augmentation is
+    crop and flip alone; all else the workers decode. `crop_share` is the part of the resized image that evaluation
+    crops.
     """
 
     source: Literal["image_folder"]
@@ -138,7 +137,6 @@ class ImageFolder(ImageSource):
     stored_quality: Annotated[int, Field(ge=1, le=100)]
     stored_chroma: Literal[444, 420]
     images_per_shard: Positive
-    workers: Count
     decode: Literal["cpu", "gpu"]
     crop_share: Annotated[float, Field(gt=0, le=1)]
 
@@ -356,7 +354,8 @@ class Resources(Section):
 class TrainingExecution(Resources):
     """How one training is carried out; a result differs by rounding, and by what each process and pass draws itself.
 
-    `gpus` are those of each of `nodes`, one process for each; where there are none, a node has one process.
+    `gpus` are those of each of `nodes`, one process for each; where there are none, a node has one process. Each has
+    `workers` processes that read and augment for it (0: it does so itself).
     `images_per_pass` limits what a process takes at once (null: its whole share of a batch); `shard` divides weights
     and optimizer among the processes (FSDP2); `compile` has torch compile the training, which takes seconds to
     minutes at its start; `recompute_activations` keeps none of the blocks' activations for the backward pass.
@@ -364,6 +363,7 @@ class TrainingExecution(Resources):
 
     nodes: Positive
     gpus: Count
+    workers: Count
     images_per_pass: Positive | None
     shard: bool
     compile: bool

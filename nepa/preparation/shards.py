@@ -46,11 +46,12 @@ class Job:
         return self.target.with_suffix(".json")
 
 
-def prepare_shards(data: ImageFolder, work: Path, target: Path) -> None:
+def prepare_shards(data: ImageFolder, work: Path, target: Path, processes: int) -> None:
     """Write both splits of an image folder below `target`, with index and manifest.
 
     Args:
         work: where unfinished work is kept; a second call with the same source and settings goes on there.
+        processes: that read and write.
 
     Raises:
         UserError: images are missing, or more than `unreadable_allowed` cannot be read.
@@ -65,7 +66,7 @@ def prepare_shards(data: ImageFolder, work: Path, target: Path) -> None:
         raise UserError(f"{data.path} holds {len(classes)} classes; data.classes is {data.classes}")
     work = work / _identity(data, found)
     jobs = {split: list(_jobs(data, work / split, images, classes)) for split, images in found.items()}
-    unreadable = _run([job for of_split in jobs.values() for job in of_split], data)
+    unreadable = _run([job for of_split in jobs.values() for job in of_split], data, processes)
     with write_atomically(target) as beside:
         _assemble(data, work, beside, jobs, classes, unreadable)
     shutil.rmtree(work)
@@ -73,7 +74,7 @@ def prepare_shards(data: ImageFolder, work: Path, target: Path) -> None:
 
 def _identity(data: ImageFolder, found: dict[str, list[RawImage]]) -> str:
     """Names the work: other settings or another source must not go on with it."""
-    content = [data.model_dump(exclude={"workers", "decode", "unreadable_allowed"})]
+    content = [data.model_dump(exclude={"decode", "unreadable_allowed"})]
     content += [[image.name, image.size] for images in found.values() for image in images]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -86,7 +87,7 @@ def _jobs(data: ImageFolder, folder: Path, images: list[RawImage], classes: list
         yield Job(folder / f"{shard:05d}.tar", chosen, [number[image.label] for image in chosen], data)
 
 
-def _run(jobs: list[Job], data: ImageFolder) -> list[list[str]]:
+def _run(jobs: list[Job], data: ImageFolder, processes: int) -> list[list[str]]:
     """Write what is not written yet; returns the name of every unreadable image with the reason."""
     finished = [job for job in jobs if job.record.exists()]
     unreadable = [bad for job in finished for bad in json.loads(job.record.read_text())["unreadable"]]
@@ -99,7 +100,7 @@ def _run(jobs: list[Job], data: ImageFolder) -> list[list[str]]:
     with (
         tqdm(total=total, initial=done, unit=" images", desc="prepare images", mininterval=5) as bar,
         # A fresh process inherits no threads and no locks.
-        ProcessPoolExecutor(max(1, data.workers), mp_context=get_context("forkserver")) as pool,
+        ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool,
     ):
         for job, bad in zip(waiting, pool.map(_write_shard, waiting), strict=True):
             bar.update(len(job.images))

@@ -2,17 +2,67 @@
 
 from typing import Any
 
+import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
-from mmseg.models import EncoderDecoder
+from mmseg.models import EncoderDecoder, SegDataPreProcessor
+from mmseg.models.utils import resize
+from mmseg.structures import SegDataSample
 from timm.models.eva import Eva
+from torch import Tensor
 
 from nepa.model.description import Description, describe, segmentation_of
 from nepa.parameters import Parameters
 from nepa.segmentation.backbone import NEPA
 
 
-def build_segmentor(parameters: Parameters, backbone: Eva, classes: int) -> EncoderDecoder:
+class ScenePreprocessing(SegDataPreProcessor):
+    """MMSegmentation's, which would wait for a GPU at every copy, and once more to turn BGR into RGB.
+
+    Args:
+        options: MMSegmentation's.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._non_blocking = True
+        self.reversed, self.channel_conversion = self.channel_conversion, False
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """`inputs` (B, C, H, W), normalised and padded, and `data_samples`."""
+        data = self.cast_data(data)
+        if self.reversed:
+            data["inputs"] = [image.flip(0) for image in data["inputs"]]
+        return super().forward(data, training)
+
+
+class Segmentor(EncoderDecoder):
+    """MMSegmentation's, but its loss is one tensor of tensors.
+
+    MMSegmentation measures the accuracy of every batch and head as well: the best of all classes at every pixel, and a
+    GPU that is waited for.
+    """
+
+    def forward(
+        self, inputs: Tensor, data_samples: list[SegDataSample] | None = None, mode: str = "tensor"
+    ) -> dict[str, Tensor] | list[SegDataSample] | Tensor:
+        """As MMSegmentation's; mode "loss" gives the sum of what the heads lose, under that name."""
+        if mode != "loss":
+            return super().forward(inputs, data_samples, mode)
+        truth = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
+        return {"loss": self.loss(inputs, truth)}
+
+    def loss(self, images: Tensor, truth: Tensor) -> Tensor:
+        """Cross-entropy of decoder and auxiliary head, for images (B, C, H, W) with classes (B, H, W)."""
+        levels = self.extract_feat(images)
+        losses = []
+        for head in (self.decode_head, self.auxiliary_head):
+            logits = resize(head(levels), truth.shape[1:], mode="bilinear", align_corners=head.align_corners)
+            losses.append(head.loss_decode(logits, truth, ignore_index=head.ignore_index))
+        return sum(losses)
+
+
+def build_segmentor(parameters: Parameters, backbone: Eva, classes: int) -> Segmentor:
     """A segmentor to be trained.
 
     Args:
@@ -30,11 +80,12 @@ def build_segmentor(parameters: Parameters, backbone: Eva, classes: int) -> Enco
 
 def assemble_segmentor(
     description: Description, backbone: Eva, dropout: float = 0.0, auxiliary_weight: float = 0.0
-) -> EncoderDecoder:
+) -> Segmentor:
     """Build what `segmentor_config` describes over a backbone, for weights of its own to be loaded."""
     config = segmentor_config(description, dropout, auxiliary_weight)
+    config["data_preprocessor"]["type"] = ScenePreprocessing
     blocks = description.segmentation.blocks
-    return EncoderDecoder(**config, backbone={"type": NEPA, "backbone": backbone, "blocks": blocks})
+    return Segmentor(**config, backbone={"type": NEPA, "backbone": backbone, "blocks": blocks})
 
 
 def segmentor_config(

@@ -12,14 +12,7 @@ from timm.models.eva import Eva
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from nepa.data.datasets import (
-    class_names,
-    evaluation_batches,
-    gather,
-    training_dataset,
-    training_labels,
-    workers,
-)
+from nepa.data.datasets import class_names, evaluation_batches, gather, training_dataset, training_labels
 from nepa.data.images import images_folder, labelled_subset, read_manifest
 from nepa.data.preprocessing import Preprocessing
 from nepa.model.backbone import build_backbone, class_logits, load_backbone
@@ -101,6 +94,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     prepare_process(parameters, seed)
     paths = RunPaths.of(parameters, "finetune", variant, seed)
     settings = parameters.finetune
+    workers = parameters.execution.finetune.workers
     task = finetuning(parameters)
     inherited, start, pretraining = "ok", None, None
     if settings.initialisation == "pretrained":
@@ -114,7 +108,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         chosen = labelled_subset(training_labels(parameters), settings.labels, seed)
         dataset = training_dataset(parameters, settings.augmentation, chosen)
         steps = settings.epochs * _steps_per_epoch(parameters)
-        validation = evaluation_batches(parameters, "validation")
+        validation = evaluation_batches(parameters, "validation", workers)
 
         def accuracy(current: nn.Module) -> dict[str, float]:
             predicted, labels = predict(current, validation)
@@ -130,7 +124,6 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
             steps=steps,
             seed=seed,
             record_every=max(1, steps // 8),
-            workers=workers(parameters),
             measure=accuracy,
             measure_averaged=True,
         )
@@ -147,7 +140,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         "confusion": None,
     }
     if metrics["status"] != "diverged":
-        predicted, labels = predict(task.model, evaluation_batches(parameters, parameters.data.evaluate_on))
+        predicted, labels = predict(task.model, evaluation_batches(parameters, parameters.data.evaluate_on, workers))
         classes = parameters.data.classes
         metrics["top1"] = 100 * (predicted == labels).float().mean().item()
         if classes <= CONFUSION_UP_TO:

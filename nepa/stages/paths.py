@@ -76,8 +76,7 @@ class RunPaths:
             {
                 "run": self.title,
                 "parameters": parameters.model_dump(
-                    include={"threads", "data", "scenes", "model", *SECTIONS[self.stage]},
-                    exclude={"data": {"workers"}},  # any number of them reads the same
+                    include={"threads", "data", "scenes", "model", *SECTIONS[self.stage]}
                 ),
                 "data": data,
                 "start": None if start is None else file_checksum(start),

@@ -26,7 +26,8 @@ def run(parameters: Parameters) -> None:
         splits = _split(read["train"], data, "training", "validation") | {"test": read["test"]}
         write_splits(target, splits, "CIFAR-10 (Krizhevsky, 2009)", CLASSES)
     else:
-        prepare_shards(data, Path("runs") / parameters.recipe / "prepare_images", target)
+        work = Path("runs") / parameters.recipe / "prepare_images"
+        prepare_shards(data, work, target, parameters.execution.prepare.cpus)
 
 
 def _split(images: Images, data: Cifar10 | Digits, *names: str) -> dict[str, Images]:

@@ -9,7 +9,7 @@ from mmengine.dist import is_main_process
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from nepa.data.datasets import first_images, training_dataset, workers
+from nepa.data.datasets import first_images, training_dataset
 from nepa.data.images import images_folder, read_manifest
 from nepa.data.preprocessing import Preprocessing
 from nepa.files import write_arrays
@@ -96,7 +96,6 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         steps=settings.epochs * per_epoch,
         seed=seed,
         record_every=settings.monitor_every,
-        workers=workers(parameters),
         measure=spread,
     )
     evaluation = evaluate_pretraining(task.model.objective, validation)

@@ -76,7 +76,7 @@ def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[s
         "threads": os.cpu_count(),
         "seeds": {"classification": seed, "segmentation": seed},
         "data": recipe["data"]
-        | {"path": "images", "classes": classes, "workers": 1, "images_per_shard": 5, "unreadable_allowed": 0}
+        | {"path": "images", "classes": classes, "images_per_shard": 5, "unreadable_allowed": 0}
         | {f"{split}_images": count for split, count in IMAGES.items()},
         "scenes": recipe["scenes"] | {"path": "scenes"} | SCENES,
         "pretrain": recipe["pretrain"] | few | {"monitor_every": 1, "monitor_images": 4},
@@ -87,10 +87,12 @@ def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[s
         "segmentation": {"full": {}},
         "further_ablations": {"seeds": seed, "pretraining": {}, "finetuning": {}},
     }
+    carried_out = {"workers": 1}
     if not torch.cuda.is_available():  # compiling for a CPU takes longer than all the rest
-        trained = ("pretrain", "finetune", "segment")
-        eager = {stage: recipe["execution"][stage] | {"compile": False} for stage in trained}
-        short["execution"] = recipe["execution"] | eager
+        carried_out["compile"] = False
+    short["execution"] = recipe["execution"] | {
+        stage: recipe["execution"][stage] | carried_out for stage in ("pretrain", "finetune", "segment")
+    }
     if depth is not None:
         short["model"] = recipe["model"] | {"depth": depth}
         short["segment"]["blocks"] = [min(block, depth - 1) for block in recipe["segment"]["blocks"]]

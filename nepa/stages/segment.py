@@ -21,7 +21,7 @@ from mmengine.evaluator import Evaluator  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from mmseg.datasets import ADE20KDataset  # noqa: E402
 from mmseg.evaluation import IoUMetric  # noqa: E402
-from mmseg.models import EncoderDecoder, SegTTAModel  # noqa: E402
+from mmseg.models import SegTTAModel  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 from nepa.data.images import read_manifest  # noqa: E402
@@ -31,7 +31,7 @@ from nepa.model.backbone import build_backbone, load_backbone  # noqa: E402
 from nepa.model.description import describe_run  # noqa: E402
 from nepa.parameters import Parameters  # noqa: E402
 from nepa.segmentation.scenes import scenes_dataset  # noqa: E402
-from nepa.segmentation.segmentor import build_segmentor  # noqa: E402
+from nepa.segmentation.segmentor import Segmentor, build_segmentor  # noqa: E402
 from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone, status_of_pretraining  # noqa: E402
 from nepa.training.checkpoints import write_weights  # noqa: E402
 from nepa.training.engine import prepare_process, run_training  # noqa: E402
@@ -54,7 +54,6 @@ def segmenting(parameters: Parameters, classes: int) -> Task:
         backbone,
         {"warmup": settings.warmup_iterations, "shape": polynomial_with_warmup, "decay": settings.layer_decay},
         collate=pseudo_collate,
-        one_graph=False,  # MMSegmentation's loss takes its samples apart in Python
     )
 
 
@@ -89,7 +88,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     status = training.status if training and training.status != "ok" else inherited
     metrics = {"mIoU": None, "aAcc": None, "mAcc": None, "IoU": None}
     if status != "diverged":
-        metrics, samples = evaluate(task.model, scenes_dataset(parameters, "validation"))
+        validation = scenes_dataset(parameters, "validation")
+        metrics, samples = evaluate(task.model, validation, parameters.execution.segment.workers)
     if not is_main_process():
         return
     if status != "diverged":
@@ -114,8 +114,11 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     paths.write_results(metrics, training, COLUMNS, facts)
 
 
-def evaluate(segmentor: EncoderDecoder, dataset: ADE20KDataset) -> tuple[dict, dict[str, np.ndarray]]:
+def evaluate(segmentor: Segmentor, dataset: ADE20KDataset, workers: int = 0) -> tuple[dict, dict[str, np.ndarray]]:
     """MMSegmentation's IoUMetric over a dataset, averaged over the test's scales and flips; and the first few images.
+
+    Args:
+        workers: processes that read the images.
 
     Returns:
         metrics in percent, and uint8 arrays for the report: `image_0`, `truth_0`, `prediction_0` and so on, all (H, W)
@@ -128,7 +131,8 @@ def evaluate(segmentor: EncoderDecoder, dataset: ADE20KDataset) -> tuple[dict, d
     samples = {"names": np.array(classes), "colours": np.array(dataset.metainfo["palette"], np.uint8)}
     tester = SegTTAModel(segmentor).eval()
     sampler = DefaultSampler(dataset, shuffle=False, seed=0)
-    for number, batch in enumerate(DataLoader(dataset, batch_size=1, sampler=sampler, collate_fn=pseudo_collate)):
+    loader = DataLoader(dataset, batch_size=1, sampler=sampler, num_workers=workers, collate_fn=pseudo_collate)
+    for number, batch in enumerate(loader):
         with torch.no_grad():
             results = tester.test_step(batch)
         evaluator.process(data_samples=results, data_batch=batch)

@@ -75,7 +75,6 @@ def run_training(
     steps: int,
     seed: int,
     record_every: int,
-    workers: int = 0,
     measure: Callable[[nn.Module], dict[str, float]] | None = None,
     measure_averaged: bool = False,
 ) -> Training:
@@ -91,7 +90,6 @@ def run_training(
         scratch: folder for what must survive a kill; not a result.
         identity: checksum of all that the run depends on; a run of another identity is not gone on with.
         record_every: steps between rows of the history.
-        workers: processes that read and augment; 0 for none.
         measure: what to add to a row, from the model as it is then (its average with `measure_averaged`); called by
             every process alike, and may only call the model itself.
 
@@ -133,7 +131,7 @@ def run_training(
         placement.wrapped,
         optimizer,
         checkpoints.schedule,
-        build_dataloader(Drawn(dataset, seed), stream, workers, collate),
+        build_dataloader(Drawn(dataset, seed), stream, execution.workers, collate),
         {"start": start, "max_iters": steps, "seed": seed, "passes": passes},
         [
             *_averaging(placement, settings.ema_decay),

@@ -62,7 +62,7 @@ def place(task: Task, execution: TrainingExecution, averaged: bool) -> Placement
     if execution.compile:
         from nepa.training.compilation import compile_training  # slow to import
 
-        compile_training(trained, inner, task.one_graph and get_world_size() == 1)
+        compile_training(trained, inner, get_world_size() == 1)
     wrapped = trained
     if sharded:
         shard(trained, inner)

@@ -19,14 +19,13 @@ class Task:
 
     Attributes:
         stage: whose settings and execution to take.
-        model: takes a batch in mode "loss".
+        model: takes a batch in mode "loss", of which its `loss` maps tensors to a tensor.
         backbone: a part of it.
         schedule: arguments of `LayerwiseSchedule` besides `steps`.
         layerwise: have groups of parameters for every layer.
         head_learning_rate: of head and final norm; None: as the rest.
         collate: how samples become a batch.
         together: images that one pass can't take apart.
-        one_graph: the model's `loss` maps tensors to a tensor and can be compiled as a whole.
     """
 
     stage: Stage
@@ -37,7 +36,6 @@ class Task:
     head_learning_rate: float | None = None
     collate: Callable[[Any], Any] = as_batch
     together: int = 1
-    one_graph: bool = True
 
     def parameter_groups(self, model: nn.Module, backbone: nn.Module, weight_decay: float) -> list[Group]:
         """Groups for the optimizer, of the task's model or of a copy of it, wherever it lies."""

@@ -98,6 +98,21 @@ def test_components_of_table_1b(write_parameters: Write) -> None:
     }
 
 
+@pytest.mark.parametrize("shape", [None, [3, 5]])
+@pytest.mark.parametrize("training", [True, False])
+def test_rotary_embedding_is_timm_s_to_the_bit(
+    write_parameters: Write, shape: list[int] | None, training: bool
+) -> None:
+    rope = build_backbone(load_parameters(write_parameters(**{"model.rope_rescale": 2.0}))).rope.train(training)
+    found = []
+    for cls in (type(rope), timm.layers.RotaryEmbeddingDinoV3):
+        rope.__class__ = cls
+        torch.manual_seed(0)
+        found.append([rope.get_embed(shape) for _ in range(2)])
+    assert all(torch.equal(ours, timms) for ours, timms in zip(*found, strict=True))
+    assert torch.equal(*found[0]) is not training
+
+
 def test_initialisation(write_parameters: Write) -> None:
     torch.manual_seed(0)
     backbone = build_backbone(load_parameters(write_parameters(**{"model.width": 64, "model.init_std": 0.1})))

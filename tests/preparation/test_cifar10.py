@@ -143,7 +143,8 @@ def test_training_augments_and_does_not_depend_on_the_workers(tmp_path: Path, mo
             raw["pretrain"]["augmentation"] |= {"flip": 0.0, "crop_scale": [1.0, 1.0]}
             raw["finetune"]["augmentation"] = raw["pretrain"]["augmentation"]
         else:
-            raw["data"] |= changes
+            for stage in ("pretrain", "finetune"):
+                raw["execution"][stage] |= changes
         Path("params.yaml").write_text(yaml.safe_dump(raw))
         assert main(["pretrain"]) == 0 and main(["finetune"]) == 0
         histories.append([path.read_bytes() for path in sorted(Path("results/runs").rglob("history.csv"))])

@@ -106,13 +106,13 @@ def settings(raw: Path, **changes: object) -> ImageFolder:
             "source": "image_folder", "path": str(raw), "image_size": 28, "channels": 3, "classes": 3, "mean": 0.5,
             "std": 0.5, "split_seed": 0, "training_images": 12, "validation_images": 6, "unreadable_allowed": 0,
             "evaluate_on": "validation", "stored_size": None, "stored_quality": 95,
-            "stored_chroma": 444, "images_per_shard": 5, "workers": 2, "decode": "cpu", "crop_share": 0.875,
+            "stored_chroma": 444, "images_per_shard": 5, "decode": "cpu", "crop_share": 0.875,
         } | changes
     )  # fmt: skip
 
 
 def prepare(tmp_path: Path, data: ImageFolder) -> Path:
-    prepare_shards(data, tmp_path / "work", tmp_path / "images")
+    prepare_shards(data, tmp_path / "work", tmp_path / "images", processes=2)
     assert not list((tmp_path / "work").iterdir())
     return tmp_path / "images"
 
@@ -146,12 +146,12 @@ def test_every_image_once_with_its_label(tmp_path: Path, source: Source, monkeyp
         assert len(shard.getmembers()) == 5
 
 
-def test_shards_are_mixed_and_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
+def test_shards_are_mixed_and_the_same_for_any_number_of_processes(tmp_path: Path) -> None:
     raw = as_folder(tmp_path / "raw")
     outcomes = []
-    for workers in (1, 3):
-        at = tmp_path / str(workers)
-        prepare_shards(settings(raw, workers=workers), at / "work", at / "images")
+    for processes in (1, 3):
+        at = tmp_path / str(processes)
+        prepare_shards(settings(raw), at / "work", at / "images", processes)
         outcomes.append({p.name: p.read_bytes() for p in (at / "images").rglob("*.*")})
         labels = ShardedImages(at / "images", "training", lambda image: image).index.label
         assert labels.tolist() != sorted(labels.tolist())
@@ -237,7 +237,7 @@ def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
         "import sys, time; from pathlib import Path; from nepa.preparation import shards;"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_image_folder as t;"
         "shards.tqdm.update = lambda self, n: time.sleep(60);"
-        f"shards.prepare_shards(t.settings({str(raw)!r}, workers=1), Path('work'), Path('images'))"
+        f"shards.prepare_shards(t.settings({str(raw)!r}, ), Path('work'), Path('images'), 1)"
     )
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, start_new_session=True)

@@ -1,5 +1,6 @@
 """MMSegmentation's EncoderDecoder over the backbone, without mmcv's compiled operators."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import ROOT, Write
 
 from nepa.errors import UserError
 from nepa.model.backbone import build_backbone
+from nepa.model.description import describe, segmentation_of
 from nepa.parameters import Parameters, load_parameters
 from nepa.segmentation.mmcv_operators import provide_operators
 from nepa.stages.recipe import recipe_text
@@ -16,11 +18,13 @@ from nepa.stages.recipe import recipe_text
 provide_operators()
 
 from mmengine.registry import init_default_scope  # noqa: E402
+from mmengine.structures import PixelData  # noqa: E402
 from mmseg.models import EncoderDecoder  # noqa: E402
 from mmseg.registry import DATASETS, MODELS  # noqa: E402
+from mmseg.structures import SegDataSample  # noqa: E402
 
 from nepa.segmentation.scenes import scenes_dataset  # noqa: E402
-from nepa.segmentation.segmentor import build_segmentor  # noqa: E402
+from nepa.segmentation.segmentor import build_segmentor, segmentor_config  # noqa: E402
 
 
 @pytest.fixture
@@ -55,6 +59,29 @@ def test_blocks_above_the_last_level_are_not_trained(write_parameters: Write) ->
     trained = {name for name, p in segmentor.backbone.named_parameters() if p.requires_grad}
     assert trained == {name for name, p in segmentor.backbone.named_parameters() if p.grad is not None}
     assert any("blocks.0." in name for name in trained)
+
+
+def test_the_loss_is_mmsegmentation_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In colour, and with scenes smaller than the crop, which are padded."""
+    init_default_scope("mmseg")
+    monkeypatch.chdir(ROOT)
+    raw = yaml.safe_load(recipe_text("imagenet-base-paper"))
+    raw["model"] |= {"width": 32, "depth": 2, "heads": 2}
+    raw["segment"] |= {"blocks": [0, 0, 1, 1], "decoder_channels": 8, "crop": 56, "stride": 37, "dropout": 0.0}
+    parameters = Parameters.model_validate(raw)
+    segmentor = build_segmentor(parameters, build_backbone(parameters, image_size=56, dynamic=True), 5).eval()
+    truth = torch.randint(6, (2, 1, 56, 40))
+    truth[truth == 5] = 255  # unlabelled
+    batch = {
+        "inputs": [torch.randint(256, (3, 56, 40), dtype=torch.uint8) for _ in range(2)],
+        "data_samples": [SegDataSample(gt_sem_seg=PixelData(data=classes)) for classes in truth],
+    }
+    description = describe(parameters, 5, segmentation=segmentation_of(parameters.segment))
+    preprocess = MODELS.build(segmentor_config(description)["data_preprocessor"])
+    losses = EncoderDecoder.loss(segmentor, **preprocess(deepcopy(batch), training=True))
+    expected = losses["decode.loss_ce"] + losses["aux.loss_ce"]
+    found = segmentor(**segmentor.data_preprocessor(batch, training=True), mode="loss")
+    assert found.keys() == {"loss"} and found["loss"] == expected and expected > 0
 
 
 @pytest.mark.parametrize("size", [(32, 32), (25, 31), (24, 24), (40, 27)])

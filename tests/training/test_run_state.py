@@ -124,11 +124,12 @@ def test_a_run_is_tied_to_what_it_reads(drawing: Path, what: str) -> None:
 
 def test_a_run_is_not_tied_to_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer of them are what helps a run that met the end of its memory."""
+    from nepa.bench.workload import with_execution
     from nepa.stages.paths import RunPaths
     from nepa.stages.recipe import recipe_parameters
 
     monkeypatch.chdir(ROOT)
     parameters = recipe_parameters("cifar10")
-    fewer = parameters.model_copy(update={"data": parameters.data.model_copy(update={"workers": 1})})
+    fewer = with_execution(parameters, "pretrain", workers=1)
     paths = RunPaths.of(parameters, "pretrain", "full", 0)
     assert fewer != parameters and paths.identity(fewer, "data") == paths.identity(parameters, "data")

@@ -1,0 +1,97 @@
+"""A step on a GPU: the host neither waits for it nor copies to it what is not a batch.
+
+On a GPU that is only imagined (torch's fake tensors have shapes and devices, but no values), so this runs anywhere.
+What reads a value off such a device raises; what copies to it from the host is caught. Backward passes need a real one.
+"""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from nepa.bench.workload import Workload, noise, with_execution
+from nepa.parameters import load_parameters
+from nepa.parameters.schema import Stage
+from nepa.training.hooks import Averaging
+from nepa.training.optimizer import ClippedOptimizer, build_optimizer
+from nepa.training.task import Task
+
+GPU = torch.device("cuda", 0)
+IMAGES = 2
+
+
+class Waits(TorchDispatchMode):
+    """Collects operations that copy between host and device, and those that block while they do it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, operation: Any, types: Any, arguments: tuple = (), options: Any = None) -> Any:
+        options = options or {}
+        result = operation(*arguments, **options)
+        taken, given = ([x for x in tree_leaves(of) if isinstance(x, Tensor)] for of in (arguments, result))
+        between = {x.device.type for x in taken if x.ndim} | {x.device.type for x in given}
+        if taken and len(between) > 1 and not options.get("non_blocking"):
+            self.found.append(str(operation))
+        return result
+
+
+def imagined_on_a_gpu(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            imagined = torch.empty(weight.shape, device=GPU)
+            setattr(module, name, nn.Parameter(imagined, requires_grad=weight.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=GPU))
+    return model
+
+
+def workload(stage: Stage) -> Workload:
+    """A small model of the paper's recipe, two images a step."""
+    parameters = load_parameters(ROOT / "recipes/imagenet-base-paper.yaml")
+    model = parameters.model.model_copy(update={"width": 32, "depth": 2, "heads": 2})
+    segment = parameters.segment.model_copy(update={"blocks": [0, 0, 1, 1], "crop": 112, "decoder_channels": 8})
+    parameters = parameters.model_copy(update={"model": model, "segment": segment})
+    parameters = with_execution(parameters, stage, workers=0)
+    return Workload(parameters, stage, noise(parameters, stage, IMAGES)).with_settings(batch_size=IMAGES)
+
+
+def optimizer_of(task: Task, settings: Any) -> ClippedOptimizer:
+    return build_optimizer(
+        task.parameter_groups(task.model, task.backbone, settings.weight_decay),
+        learning_rate=settings.learning_rate,
+        betas=settings.betas,
+        clip_gradient=settings.clip_gradient,
+        precision=settings.precision,
+    )
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune", "segment"])
+def test_a_step_waits_for_nothing(stage: Stage) -> None:
+    here = workload(stage)
+    task = here.task()
+    samples = next(here.batches(task))
+    average = deepcopy(task.model)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        imagined_on_a_gpu(task.model).train()
+        imagined_on_a_gpu(average)
+        task.model.data_preprocessor._device = GPU
+        optimizer = optimizer_of(task, here.settings)
+        with Waits() as waits, optimizer.optim_context(task.model):
+            batch = task.model.data_preprocessor(samples, training=True)
+            task.model.parse_losses(task.model(**batch, mode="loss"))
+        assert waits.found == []
+        averaging = Averaging(average, task.model, decay=0.9)
+        with Waits() as waits:
+            for parameter in optimizer.names:
+                parameter.grad = torch.empty_like(parameter)
+            optimizer.step()
+            averaging.after_train_iter(None, 1)
+        assert waits.found == []
