@@ -13,7 +13,7 @@ def signalled(stage: str, step: int, number: int = signal.SIGTERM) -> Iterator[N
     if stage == "segment":
         from nepa.stages import segment
 
-        model = segment.Segmentor
+        model = segment.UPerNet
     else:
         model = {"pretrain": pretrain.Pretraining, "finetune": finetune.Finetuning}[stage]
     forward, taken = model.forward, 0

@@ -16,6 +16,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 class Baseline:
     """Eager; q, k and v projected apart; AdamW one parameter after another; the average of the weights tensor by
     tensor; loss and gradient norm read off the device at every step. MMSegmentation measures every batch's accuracy.
+    Preprocessing and RoPE are ours.
 
     Args:
         task: its model is taken, and changed.

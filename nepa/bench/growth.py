@@ -7,7 +7,7 @@ from math import isqrt
 from nepa.bench.memory import peak_bytes
 from nepa.bench.rows import Row
 from nepa.bench.turns import Reading
-from nepa.bench.workload import Workload, noise, on_this_machine
+from nepa.bench.workload import Workload, on_noise, on_this_machine
 from nepa.parameters import Parameters
 from nepa.plan.cost import BYTES_PER_PARAMETER, one_pass
 from nepa.training.placement import device
@@ -93,7 +93,7 @@ def _workload(parameters: Parameters, size: Size) -> Workload:
     model = parameters.model.model_copy(update={"width": size.width, "depth": size.depth, "heads": size.width // HEAD})
     data = parameters.data.model_copy(update={"image_size": isqrt(size.tokens) * model.patch_size})
     sized = parameters.model_copy(update={"model": model, "data": data})
-    return Workload(on_this_machine(sized, "pretrain", size.batch), "pretrain", noise(sized, "pretrain", size.batch))
+    return on_noise(on_this_machine(sized, "pretrain", size.batch), "pretrain", size.batch)
 
 
 def _quickest_step(workload: Workload, steps: int) -> float:

@@ -59,9 +59,9 @@ def reference_batches(parameters: Parameters, stage: Stage, dataset: Dataset, co
     """
     data, settings = parameters.data, getattr(parameters, stage)
     if stage == "segment":
-        from mmengine.dataset import pseudo_collate
+        from nepa.segmentation.scenes import as_batch
 
-        loader = _shuffled(dataset, settings.batch_size, count, pseudo_collate)
+        loader = _shuffled(dataset, settings.batch_size, count, as_batch)
     elif isinstance(data, IN_MEMORY):
         loader = _shuffled(Pictures(parameters, settings.augmentation), settings.batch_size, count, default_collate)
     else:

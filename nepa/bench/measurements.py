@@ -21,7 +21,7 @@ from nepa.bench.rows import NotMeasured, Row, not_measured
 from nepa.bench.start import measure_idle_engines, measure_start
 from nepa.bench.step import measure_step
 from nepa.bench.waiting import measure_waiting
-from nepa.bench.workload import SEED, Workload, images_of_a_step, noise, on_this_machine, with_execution
+from nepa.bench.workload import SEED, Workload, images_of_a_step, on_noise, on_this_machine, with_execution
 from nepa.errors import UserError
 from nepa.parameters import Parameters
 from nepa.parameters.schema import IN_MEMORY, Stage
@@ -96,8 +96,7 @@ def _compiled(bench: Bench) -> Iterator[Row]:
 def _step_of(bench: Bench, parameters: Parameters, stage: Stage) -> Iterator[Row]:
     """Alone, then with each side's loader; what is compiled for the first lies in torch's cache for the second."""
     rate, batch = bench.rate(parameters, stage), getattr(parameters, stage).batch_size
-    without = with_execution(parameters, stage, workers=0)
-    workload = Workload(without, stage, noise(parameters, stage, SAMPLES * batch))
+    workload = on_noise(parameters, stage, SAMPLES * batch)
     yield {"device": device().type, "loader": False} | measure_step(workload, None, rate, bench.seconds)
     try:
         dataset = prepared_dataset(parameters, stage)
@@ -123,7 +122,7 @@ def _loader(bench: Bench) -> Iterator[Row]:
     data, augmentation = bench.parameters.data, bench.parameters.pretrain.augmentation
     try:
         with _photographs(bench) as prepared:
-            workers = min(bench.parameters.execution.pretrain.workers, len(os.sched_getaffinity(0)))
+            workers = bench.of_stage("pretrain", 1).execution.pretrain.workers
             yield from measure_loader(data, augmentation, prepared, workers=workers)
     except NotMeasured as reason:
         yield not_measured(str(reason))

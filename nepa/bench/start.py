@@ -65,9 +65,9 @@ def _first_step(stage: Stage) -> dict[str, float]:
     parameters = Parameters.model_validate_json(sys.stdin.read())
     import_stage(stage)
     imported = time.time() - begun
-    from nepa.bench.workload import Workload, noise
+    from nepa.bench.workload import on_noise
 
-    workload = Workload(parameters, stage, noise(parameters, stage, getattr(parameters, stage).batch_size))
+    workload = on_noise(parameters, stage, getattr(parameters, stage).batch_size)
     ends: list[float] = []
     workload.train(workload.task(), 1, 1, lambda _: ends.append(time.time() - begun) or {})
     return {"import_seconds": imported, "first_step_seconds": ends[0]}

@@ -112,7 +112,7 @@ def build_task(parameters: Parameters, stage: Stage) -> Task:
 
 
 def on_this_machine(parameters: Parameters, stage: Stage, batch_size: int) -> Parameters:
-    """The recipe with `batch_size` images a step and no more threads than cores.
+    """The recipe with `batch_size` images a step, and no more threads or workers than cores.
 
     Where there is no GPU, in float32, and not compiled, which is measured apart.
     """
@@ -121,8 +121,10 @@ def on_this_machine(parameters: Parameters, stage: Stage, batch_size: int) -> Pa
         parameters, precision = with_execution(parameters, stage, compile=False), {"precision": "float32"}
     settings = getattr(parameters, stage).model_copy(update={"batch_size": batch_size} | precision)
     execution = parameters.execution.model_copy(update={"checkpoint_minutes": UNINTERRUPTED, "watch": []})
-    threads = min(parameters.threads, len(os.sched_getaffinity(0)))
-    return parameters.model_copy(update={stage: settings, "execution": execution, "threads": threads})
+    cores = len(os.sched_getaffinity(0))
+    threads = min(parameters.threads, cores)
+    parameters = parameters.model_copy(update={stage: settings, "execution": execution, "threads": threads})
+    return with_execution(parameters, stage, workers=min(cores, getattr(execution, stage).workers))
 
 
 def with_execution(parameters: Parameters, stage: Stage, **changes: Any) -> Parameters:
@@ -155,6 +157,11 @@ def noise(parameters: Parameters, stage: Stage, count: int) -> Dataset:
         }
         for _ in range(count)
     ]
+
+
+def on_noise(parameters: Parameters, stage: Stage, count: int) -> Workload:
+    """A stage's training on `count` samples of noise, which no worker need read."""
+    return Workload(with_execution(parameters, stage, workers=0), stage, noise(parameters, stage, count))
 
 
 def images_of_a_step(parameters: Parameters, stage: Stage, rate: float, seconds: float) -> int:

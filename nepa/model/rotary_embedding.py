@@ -10,6 +10,7 @@ class RotaryEmbedding(RotaryEmbeddingDinoV3):
     """timm's, with its grid on the model's device.
 
     timm makes the grid on the CPU and copies it, at each step where training rescales it: a GPU would be waited for.
+    On a CPU both are equal to the bit; on a GPU the draws are those of its own generator.
     """
 
     def _create_embed(self, feat_shape: list[int], no_aug: bool = False) -> Tensor:

@@ -344,7 +344,10 @@ class Segment(Section):
 
 
 class Resources(Section):
-    """What a scheduler reserves for one run of a stage: CPUs on each node, memory in MB, time in minutes."""
+    """What a scheduler reserves for one run of a stage: CPUs on each node, memory in MB, time in minutes.
+
+    Preparing images takes as many processes as it has CPUs.
+    """
 
     cpus: Positive
     mem_mb: Positive
@@ -355,10 +358,10 @@ class TrainingExecution(Resources):
     """How one training is carried out; a result differs by rounding, and by what each process and pass draws itself.
 
     `gpus` are those of each of `nodes`, one process for each; where there are none, a node has one process. Each has
-    `workers` processes that read and augment for it (0: it does so itself).
-    `images_per_pass` limits what a process takes at once (null: its whole share of a batch); `shard` divides weights
-    and optimizer among the processes (FSDP2); `compile` has torch compile the training, which takes seconds to
-    minutes at its start; `recompute_activations` keeps none of the blocks' activations for the backward pass.
+    `workers` that read and augment for it (0: it does so itself). `images_per_pass` limits what a process takes at once
+    (null: its whole share of a batch); `shard` divides weights and optimizer among the processes (FSDP2); `compile` has
+    torch compile the training, which takes seconds to minutes at its start; `recompute_activations` keeps none of the
+    blocks' activations for the backward pass.
     """
 
     nodes: Positive

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import torch
 from mmcv.transforms import LoadImageFromFile, RandomFlip, RandomResize, TestTimeAug
 from mmseg.datasets import ADE20KDataset
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs, PhotoMetricDistortion, RandomCrop, Resize
+from torch import Tensor
 
 from nepa.data.scenes import Classes, scenes_folder
 from nepa.model.description import Segmentation
@@ -46,6 +48,15 @@ def scenes_dataset(parameters: Parameters, split: str) -> ADE20KDataset:
         img_suffix=next(images.iterdir()).suffix,
         pipeline=pipeline,
     )
+
+
+def as_batch(samples: list[dict[str, Any]]) -> dict[str, list[Tensor]]:
+    """The collate function of training: images (C, H, W) as `inputs` and their classes (1, H, W) as `truth`, uint8.
+
+    Tensors alone: torch does not pin what is inside of MMSegmentation's samples, and a GPU would be waited for.
+    """
+    truth = [sample["data_samples"].gt_sem_seg.data.to(torch.uint8) for sample in samples]
+    return {"inputs": [sample["inputs"] for sample in samples], "truth": truth}
 
 
 def evaluation_alternatives(settings: Segment | Segmentation, annotated: bool) -> dict[str, Any]:

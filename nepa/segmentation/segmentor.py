@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
+from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder, SegDataPreProcessor
 from mmseg.models.utils import resize
 from mmseg.structures import SegDataSample
@@ -17,11 +18,7 @@ from nepa.segmentation.backbone import NEPA
 
 
 class ScenePreprocessing(SegDataPreProcessor):
-    """MMSegmentation's, which would wait for a GPU at every copy, and once more to turn BGR into RGB.
-
-    Args:
-        options: MMSegmentation's.
-    """
+    """MMSegmentation's, which would wait for a GPU at every copy, and once more to turn BGR into RGB."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -29,15 +26,17 @@ class ScenePreprocessing(SegDataPreProcessor):
         self.reversed, self.channel_conversion = self.channel_conversion, False
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """`inputs` (B, C, H, W), normalised and padded, and `data_samples`."""
+        """`inputs` (B, C, H, W), normalised, and `data_samples`; in training, of what `as_batch` makes, padded."""
         data = self.cast_data(data)
-        if self.reversed:
-            data["inputs"] = [image.flip(0) for image in data["inputs"]]
-        return super().forward(data, training)
+        if training:
+            truth = [PixelData(data=classes.long()) for classes in data["truth"]]
+            data["data_samples"] = [SegDataSample(gt_sem_seg=classes) for classes in truth]
+        batch = super().forward(data, training)
+        return batch | {"inputs": batch["inputs"].flip(1)} if self.reversed else batch
 
 
-class Segmentor(EncoderDecoder):
-    """MMSegmentation's, but its loss is one tensor of tensors.
+class UPerNet(EncoderDecoder):
+    """MMSegmentation's EncoderDecoder, but its loss is one tensor of tensors.
 
     MMSegmentation measures the accuracy of every batch and head as well: the best of all classes at every pixel, and a
     GPU that is waited for.
@@ -62,7 +61,7 @@ class Segmentor(EncoderDecoder):
         return sum(losses)
 
 
-def build_segmentor(parameters: Parameters, backbone: Eva, classes: int) -> Segmentor:
+def build_segmentor(parameters: Parameters, backbone: Eva, classes: int) -> UPerNet:
     """A segmentor to be trained.
 
     Args:
@@ -80,12 +79,12 @@ def build_segmentor(parameters: Parameters, backbone: Eva, classes: int) -> Segm
 
 def assemble_segmentor(
     description: Description, backbone: Eva, dropout: float = 0.0, auxiliary_weight: float = 0.0
-) -> Segmentor:
+) -> UPerNet:
     """Build what `segmentor_config` describes over a backbone, for weights of its own to be loaded."""
     config = segmentor_config(description, dropout, auxiliary_weight)
     config["data_preprocessor"]["type"] = ScenePreprocessing
     blocks = description.segmentation.blocks
-    return Segmentor(**config, backbone={"type": NEPA, "backbone": backbone, "blocks": blocks})
+    return UPerNet(**config, backbone={"type": NEPA, "backbone": backbone, "blocks": blocks})
 
 
 def segmentor_config(

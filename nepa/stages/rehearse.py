@@ -90,9 +90,9 @@ def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[s
     carried_out = {"workers": 1}
     if not torch.cuda.is_available():  # compiling for a CPU takes longer than all the rest
         carried_out["compile"] = False
-    short["execution"] = recipe["execution"] | {
-        stage: recipe["execution"][stage] | carried_out for stage in ("pretrain", "finetune", "segment")
-    }
+    execution = recipe["execution"]
+    short["execution"] = execution | {"prepare": execution["prepare"] | {"cpus": 1}}
+    short["execution"] |= {stage: execution[stage] | carried_out for stage in ("pretrain", "finetune", "segment")}
     if depth is not None:
         short["model"] = recipe["model"] | {"depth": depth}
         short["segment"]["blocks"] = [min(block, depth - 1) for block in recipe["segment"]["blocks"]]

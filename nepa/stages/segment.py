@@ -30,8 +30,8 @@ from nepa.files import write_arrays  # noqa: E402
 from nepa.model.backbone import build_backbone, load_backbone  # noqa: E402
 from nepa.model.description import describe_run  # noqa: E402
 from nepa.parameters import Parameters  # noqa: E402
-from nepa.segmentation.scenes import scenes_dataset  # noqa: E402
-from nepa.segmentation.segmentor import Segmentor, build_segmentor  # noqa: E402
+from nepa.segmentation.scenes import as_batch, scenes_dataset  # noqa: E402
+from nepa.segmentation.segmentor import UPerNet, build_segmentor  # noqa: E402
 from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone, status_of_pretraining  # noqa: E402
 from nepa.training.checkpoints import write_weights  # noqa: E402
 from nepa.training.engine import prepare_process, run_training  # noqa: E402
@@ -53,7 +53,7 @@ def segmenting(parameters: Parameters, classes: int) -> Task:
         build_segmentor(parameters, backbone, classes),
         backbone,
         {"warmup": settings.warmup_iterations, "shape": polynomial_with_warmup, "decay": settings.layer_decay},
-        collate=pseudo_collate,
+        collate=as_batch,
     )
 
 
@@ -89,7 +89,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     metrics = {"mIoU": None, "aAcc": None, "mAcc": None, "IoU": None}
     if status != "diverged":
         validation = scenes_dataset(parameters, "validation")
-        metrics, samples = evaluate(task.model, validation, parameters.execution.segment.workers)
+        metrics, samples = evaluate(task.model, validation, parameters.execution.segment.workers > 0)
     if not is_main_process():
         return
     if status != "diverged":
@@ -114,11 +114,13 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     paths.write_results(metrics, training, COLUMNS, facts)
 
 
-def evaluate(segmentor: Segmentor, dataset: ADE20KDataset, workers: int = 0) -> tuple[dict, dict[str, np.ndarray]]:
+def evaluate(
+    segmentor: UPerNet, dataset: ADE20KDataset, read_ahead: bool = False
+) -> tuple[dict, dict[str, np.ndarray]]:
     """MMSegmentation's IoUMetric over a dataset, averaged over the test's scales and flips; and the first few images.
 
     Args:
-        workers: processes that read the images.
+        read_ahead: in another process; one keeps ahead of inference in windows, and each scene takes much memory.
 
     Returns:
         metrics in percent, and uint8 arrays for the report: `image_0`, `truth_0`, `prediction_0` and so on, all (H, W)
@@ -131,7 +133,7 @@ def evaluate(segmentor: Segmentor, dataset: ADE20KDataset, workers: int = 0) -> 
     samples = {"names": np.array(classes), "colours": np.array(dataset.metainfo["palette"], np.uint8)}
     tester = SegTTAModel(segmentor).eval()
     sampler = DefaultSampler(dataset, shuffle=False, seed=0)
-    loader = DataLoader(dataset, batch_size=1, sampler=sampler, num_workers=workers, collate_fn=pseudo_collate)
+    loader = DataLoader(dataset, batch_size=1, sampler=sampler, num_workers=int(read_ahead), collate_fn=pseudo_collate)
     for number, batch in enumerate(loader):
         with torch.no_grad():
             results = tester.test_step(batch)

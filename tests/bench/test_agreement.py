@@ -9,7 +9,7 @@ from conftest import Write
 from nepa.bench import agreement
 from nepa.bench.agreement import Disagreement, check_agreement
 from nepa.bench.baseline import Baseline, packed, split_projections
-from nepa.bench.workload import Workload, noise, on_this_machine
+from nepa.bench.workload import Workload, on_noise, on_this_machine
 from nepa.parameters import load_parameters
 from nepa.parameters.schema import Stage
 
@@ -20,7 +20,7 @@ def workload(write_parameters: Write) -> Callable[[Stage], Workload]:
 
     def build(stage: Stage) -> Workload:
         parameters = on_this_machine(load_parameters(write_parameters()), stage, 8)
-        return Workload(parameters, stage, noise(parameters, stage, 16))
+        return on_noise(parameters, stage, 16)
 
     return build
 
@@ -28,6 +28,14 @@ def workload(write_parameters: Write) -> Callable[[Stage], Workload]:
 @pytest.mark.parametrize("stage", ["pretrain", "finetune", "segment"])
 def test_the_baseline_trains_as_ours_does(workload: Callable[[Stage], Workload], stage: Stage) -> None:
     assert check_agreement(workload(stage)) < 1e-9  # in float64
+
+
+def test_the_baseline_measures_accuracy_as_mmsegmentation_does(workload: Callable[[Stage], Workload]) -> None:
+    here = workload("segment")
+    task = here.task()
+    batch, baseline = next(here.batches(task)), Baseline(here.parameters, task, 1)
+    losses = baseline.model(**baseline.model.data_preprocessor(batch, True), mode="loss")
+    assert {"decode.acc_seg", "aux.acc_seg"} < losses.keys()
 
 
 def other_optimizer(baseline: Baseline) -> None:

@@ -98,8 +98,7 @@ def test_components_of_table_1b(write_parameters: Write) -> None:
     }
 
 
-@pytest.mark.parametrize("shape", [None, [3, 5]])
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("shape", "training"), [(None, True), ([3, 5], True), ([3, 5], False)])
 def test_rotary_embedding_is_timm_s_to_the_bit(
     write_parameters: Write, shape: list[int] | None, training: bool
 ) -> None:

@@ -24,6 +24,8 @@ from nepa.parameters.schema import ImageFolder
 from nepa.preparation import image_folder
 from nepa.preparation.image_folder import find_images
 from nepa.preparation.shards import prepare_shards
+from nepa.stages import prepare_images
+from nepa.stages.recipe import recipe_parameters
 
 CLASSES = ("n01", "n02", "n03")
 NAMES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
@@ -158,6 +160,14 @@ def test_shards_are_mixed_and_the_same_for_any_number_of_processes(tmp_path: Pat
     assert outcomes[0] == outcomes[1]
 
 
+def test_as_many_processes_prepare_as_the_stage_has_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    parameters, taken = recipe_parameters("imagenet-base-paper"), []
+    monkeypatch.setattr(prepare_images, "prepare_shards", lambda *arguments: taken.append(arguments[-1]))
+    prepare_images.run(parameters)
+    assert taken == [parameters.execution.prepare.cpus] != [1]
+
+
 def test_stored_size_and_untouched_originals(tmp_path: Path) -> None:
     raw = as_folder(tmp_path / "raw")
     original = (raw / "train/n01/image_00.JPEG").read_bytes()
@@ -237,7 +247,7 @@ def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
         "import sys, time; from pathlib import Path; from nepa.preparation import shards;"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_image_folder as t;"
         "shards.tqdm.update = lambda self, n: time.sleep(60);"
-        f"shards.prepare_shards(t.settings({str(raw)!r}, ), Path('work'), Path('images'), 1)"
+        f"shards.prepare_shards(t.settings({str(raw)!r}), Path('work'), Path('images'), 1)"
     )
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, start_new_session=True)

@@ -1,6 +1,5 @@
 """MMSegmentation's EncoderDecoder over the backbone, without mmcv's compiled operators."""
 
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,14 @@ from nepa.stages.recipe import recipe_text
 
 provide_operators()
 
+from mmengine.dataset import pseudo_collate  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.structures import PixelData  # noqa: E402
 from mmseg.models import EncoderDecoder  # noqa: E402
 from mmseg.registry import DATASETS, MODELS  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 
-from nepa.segmentation.scenes import scenes_dataset  # noqa: E402
+from nepa.segmentation.scenes import as_batch, scenes_dataset  # noqa: E402
 from nepa.segmentation.segmentor import build_segmentor, segmentor_config  # noqa: E402
 
 
@@ -72,15 +72,18 @@ def test_the_loss_is_mmsegmentation_s(monkeypatch: pytest.MonkeyPatch) -> None:
     segmentor = build_segmentor(parameters, build_backbone(parameters, image_size=56, dynamic=True), 5).eval()
     truth = torch.randint(6, (2, 1, 56, 40))
     truth[truth == 5] = 255  # unlabelled
-    batch = {
-        "inputs": [torch.randint(256, (3, 56, 40), dtype=torch.uint8) for _ in range(2)],
-        "data_samples": [SegDataSample(gt_sem_seg=PixelData(data=classes)) for classes in truth],
-    }
+    samples = [
+        {
+            "inputs": torch.randint(256, (3, 56, 40), dtype=torch.uint8),
+            "data_samples": SegDataSample(gt_sem_seg=PixelData(data=classes)),
+        }
+        for classes in truth
+    ]
     description = describe(parameters, 5, segmentation=segmentation_of(parameters.segment))
     preprocess = MODELS.build(segmentor_config(description)["data_preprocessor"])
-    losses = EncoderDecoder.loss(segmentor, **preprocess(deepcopy(batch), training=True))
+    losses = EncoderDecoder.loss(segmentor, **preprocess(pseudo_collate(samples), training=True))
     expected = losses["decode.loss_ce"] + losses["aux.loss_ce"]
-    found = segmentor(**segmentor.data_preprocessor(batch, training=True), mode="loss")
+    found = segmentor(**segmentor.data_preprocessor(as_batch(samples), training=True), mode="loss")
     assert found.keys() == {"loss"} and found["loss"] == expected and expected > 0
 
 

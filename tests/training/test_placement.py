@@ -45,7 +45,7 @@ def test_one_compiled_graph_gives_the_same_curves(project: Path, monkeypatch: py
         apart = (curves[0] - curves[1]).abs().max()
         # After four short steps from a classifier of zeros, classes are as good as tied.
         assert apart.drop("top1", errors="ignore").max() < 1e-4
-    assert compiled == ["Pretraining.loss", "Finetuning.loss", "Segmentor.loss"]
+    assert compiled == ["Pretraining.loss", "Finetuning.loss", "UPerNet.loss"]
 
 
 @pytest.mark.parametrize(("stage", "section"), [("pretrain", "pretraining"), ("finetune", "finetuning")])

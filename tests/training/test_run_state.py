@@ -5,13 +5,16 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from conftest import ROOT
 from signals import signalled
+from torch.utils.data import DataLoader
 
 from nepa.command_line import main
+from nepa.training import engine
 
 STAGES = ("pretrain", "finetune", "segment")
 SCRATCH = Path("runs/smallest")
@@ -120,6 +123,29 @@ def test_a_run_is_tied_to_what_it_reads(drawing: Path, what: str) -> None:
     seed = 1 if what == "seed" else 0
     other = RunPaths.of(parameters, "finetune", "full", seed)
     assert before != other.identity(parameters, "other data" if what == "data" else "data", start)
+
+
+def test_scenes_are_the_same_from_any_number_of_workers(drawing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used, build = [], engine.build_dataloader
+
+    def noted(*arguments: Any, **options: Any) -> DataLoader:
+        loader = build(*arguments, **options)
+        used.append(loader.num_workers)
+        return loader
+
+    change(
+        segment={"augmentation": {"scale": [40, 40], "ratio": [0.5, 2.0], "flip": 0.5, "photometric_distortion": False}}
+    )
+    assert main(["pretrain"]) == 0
+    monkeypatch.setattr(engine, "build_dataloader", noted)
+    found = []
+    for workers in (0, 2):
+        raw = yaml.safe_load(Path("params.yaml").read_text())
+        raw["execution"]["segment"]["workers"] = workers
+        Path("params.yaml").write_text(yaml.safe_dump(raw))
+        assert main(["segment"]) == 0
+        found.append(outcome("segment"))
+    assert found[0] == found[1] and used == [0, 2]
 
 
 def test_a_run_is_not_tied_to_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
