@@ -79,6 +79,16 @@ def halt_while_it_writes_a_checkpoint(process: subprocess.Popen, clone: Path) ->
     pytest.fail("the training ended before a checkpoint was caught unfinished")
 
 
+def kill(process: subprocess.Popen) -> None:
+    """The engine, its shell and the training, as a node that goes down takes them all."""
+    session = ["--session", str(process.pid)]
+    found = subprocess.run(["pgrep", *session], check=True, capture_output=True, text=True).stdout.split()
+    subprocess.run(["pkill", "--signal", "KILL", *session], check=True)
+    process.wait()
+    while any(psutil.pid_exists(int(pid)) for pid in found):
+        time.sleep(0.01)  # DVC takes a lock for held while there is a process of that number, a dead one too
+
+
 @pytest.mark.parametrize("engine", COMMANDS)
 def test_sigkill_at_random_moments(uninterrupted: Path, tmp_path: Path, engine: str) -> None:
     clone = tmp_path / "clone"
@@ -95,9 +105,7 @@ def test_sigkill_at_random_moments(uninterrupted: Path, tmp_path: Path, engine: 
         time.sleep(chosen.uniform(0, 0.3))
         if moment == "while it writes a checkpoint":
             halt_while_it_writes_a_checkpoint(process, clone)
-        # The engine, its shell and the training, as a node that goes down takes them all.
-        subprocess.run(["pkill", "--signal", "KILL", "--session", str(process.pid)], check=True)
-        process.wait()
+        kill(process)
         steps.append(max(int(path.stem[5:]) for path in (clone / "runs" / RUN).glob("*/step-*.pt")))
         assert not (clone / f"results/runs/{RUN}/metrics.json").exists()
     assert steps == sorted(steps)
