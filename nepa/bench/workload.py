@@ -116,15 +116,20 @@ def on_this_machine(parameters: Parameters, stage: Stage, batch_size: int) -> Pa
 
     Where there is no GPU, in float32, and not compiled, which is measured apart.
     """
-    precision = {}
-    if not torch.cuda.is_available():
-        parameters, precision = with_execution(parameters, stage, compile=False), {"precision": "float32"}
-    settings = getattr(parameters, stage).model_copy(update={"batch_size": batch_size} | precision)
-    execution = parameters.execution.model_copy(update={"checkpoint_minutes": UNINTERRUPTED, "watch": []})
     cores = len(os.sched_getaffinity(0))
-    threads = min(parameters.threads, cores)
-    parameters = parameters.model_copy(update={stage: settings, "execution": execution, "threads": threads})
-    return with_execution(parameters, stage, workers=min(cores, getattr(execution, stage).workers))
+    settings = {"batch_size": batch_size}
+    carried_out = {"workers": min(cores, getattr(parameters.execution, stage).workers)}
+    if not torch.cuda.is_available():
+        settings["precision"] = "float32"
+        carried_out["compile"] = False
+    execution = with_execution(parameters, stage, **carried_out).execution
+    return parameters.model_copy(
+        update={
+            stage: getattr(parameters, stage).model_copy(update=settings),
+            "execution": execution.model_copy(update={"checkpoint_minutes": UNINTERRUPTED, "watch": []}),
+            "threads": min(cores, parameters.threads),
+        }
+    )
 
 
 def with_execution(parameters: Parameters, stage: Stage, **changes: Any) -> Parameters:

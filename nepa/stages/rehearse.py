@@ -91,8 +91,8 @@ def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[s
     if not torch.cuda.is_available():  # compiling for a CPU takes longer than all the rest
         carried_out["compile"] = False
     execution = recipe["execution"]
-    short["execution"] = execution | {"prepare": execution["prepare"] | {"cpus": 1}}
-    short["execution"] |= {stage: execution[stage] | carried_out for stage in ("pretrain", "finetune", "segment")}
+    trained = {stage: execution[stage] | carried_out for stage in ("pretrain", "finetune", "segment")}
+    short["execution"] = execution | trained | {"prepare": execution["prepare"] | {"cpus": 1}}
     if depth is not None:
         short["model"] = recipe["model"] | {"depth": depth}
         short["segment"]["blocks"] = [min(block, depth - 1) for block in recipe["segment"]["blocks"]]
