@@ -18,6 +18,7 @@ class Segmentation(Section):
     rescales: list[float]
     decoder_channels: Positive
     pool_scales: list[Positive]
+    auxiliary_channels: Positive
     crop: Positive
     stride: Positive
     inference: Literal["slide", "whole"]

@@ -319,6 +319,7 @@ class Segment(Section):
     rescales: list[float]
     decoder_channels: Positive
     pool_scales: list[Positive]
+    auxiliary_channels: Positive
     auxiliary_weight: Annotated[float, Field(ge=0)]
     dropout: Decay
     augmentation: SceneAugmentation | None

@@ -64,8 +64,10 @@ def compare_with_paper(recipe: str, runs: list[Run], table: pd.DataFrame) -> lis
     compared = []
     for task, stated in paper_tables(recipe).items():
         reference = stated.get("reference", "full")
+        # The recipes that paper.yaml names train on the paper's data, so that levels compare as well.
+        levels = recipe in paper()["recipes"] and stated.get("levels", True)
         rows = [
-            _compare(recipe, runs, row, reference, stated["rows"])
+            _compare(runs, row, reference, stated["rows"], levels)
             for row in mine[mine["task"] == task].astype(object).itertuples()
         ]
         if rows:
@@ -74,14 +76,13 @@ def compare_with_paper(recipe: str, runs: list[Run], table: pd.DataFrame) -> lis
     return compared
 
 
-def _compare(recipe: str, runs: list[Run], row: Any, reference: str, figures: dict[str, Any]) -> Comparison:
+def _compare(runs: list[Run], row: Any, reference: str, figures: dict[str, Any], levels: bool) -> Comparison:
     stage = "segment" if row.task == "segmentation" else "finetune"
     values = by_seed(runs, stage, row.variant, row.metric)
     difference = paired_difference(by_seed(runs, stage, reference, row.metric), values)
     verdict = row_verdict(runs, stage, row.metric, row.variant, reference, figures)
     figure = figures.get(row.variant)
-    # The recipes that paper.yaml names train on the paper's data, so that levels compare as well.
-    if verdict.kind == "reference" and isinstance(figure, float) and recipe in paper()["recipes"]:
+    if verdict.kind == "reference" and isinstance(figure, float) and levels:
         verdict = level_verdict(values, figure)
     return Comparison(
         row.task, row.variant, row.metric, row.status, row.mean, row.std, row.n,

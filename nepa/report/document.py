@@ -13,6 +13,7 @@ from nepa.report import markdown, summary
 from nepa.report.collect import Run
 from nepa.report.comparisons import PaperTable, compare_with_paper
 from nepa.report.facts import cost_table, pretraining_table, provenance_table, settings_table, variants_table
+from nepa.report.table import paper
 
 RECIPES = Path("recipes")
 
@@ -39,6 +40,7 @@ def write_document(
         parameters=parameters,
         recipes=recipes,
         not_run=summary.what_did_not_run(parameters, len(recipes[0]["not_run"]), RECIPES, runs),
+        not_attempted=paper()["not_attempted"],
         settings=settings_table(parameters),
         variants=variants_table(parameters),
     )

@@ -1,13 +1,14 @@
 """The report's tables of facts: what pretraining did, cost, provenance, and where the settings leave the paper's."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 
 from nepa.parameters import Parameters
 from nepa.report.collect import STAGES, Run
 from nepa.report.markdown import NONE, joined, number, setting
-from nepa.report.table import paper
+from nepa.report.table import of_recipe, paper
 
 
 def pretraining_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -72,9 +73,10 @@ def provenance_table(runs: list[Run]) -> pd.DataFrame:
 def settings_table(parameters: Parameters) -> pd.DataFrame:
     """Where the recipe in place has neither the paper's setting nor the released code's."""
     lines = []
-    for name, stated in paper()["settings"].items():
-        of, key = name.split(".")
-        ours = getattr(getattr(parameters, of), key)
+    for name, stated in (paper()["settings"] | of_recipe(parameters.recipe).get("settings", {})).items():
+        ours: Any = parameters
+        for key in name.split("."):
+            ours = None if ours is None else getattr(ours, key)  # what is switched off has no settings
         if ours not in stated.values():
             theirs = {source: setting(stated[source]) if source in stated else NONE for source in ("paper", "code")}
             lines.append({"setting": f"`{name}`", "here": setting(ours)} | theirs)

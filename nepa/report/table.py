@@ -28,9 +28,14 @@ def paper() -> dict[str, Any]:
 
 
 def paper_tables(recipe: str) -> dict[str, dict[str, Any]]:
-    """The paper's tables, with the rows that the recipe's variants stand for."""
-    rows = paper()["recipes"].get(recipe, {})
-    return {task: table | {"rows": rows.get(task, table["rows"])} for task, table in paper()["tables"].items()}
+    """The paper's tables, with the title and the rows that the recipe's variants stand for."""
+    own = of_recipe(recipe).get("tables", {})
+    return {task: table | own.get(task, {}) for task, table in paper()["tables"].items()}
+
+
+def of_recipe(recipe: str) -> dict[str, Any]:
+    """What of the paper stands otherwise for one recipe; empty where nothing does."""
+    return paper()["recipes"].get(recipe, {})
 
 
 def joint_status(statuses: list[str]) -> str:

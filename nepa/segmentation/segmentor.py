@@ -125,7 +125,7 @@ def segmentor_config(
             "type": "FCNHead",
             "in_channels": width,
             "in_index": 2,
-            "channels": settings.decoder_channels,
+            "channels": settings.auxiliary_channels,
             "num_convs": 1,
             "concat_input": False,
             "loss_decode": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": auxiliary_weight},

@@ -68,7 +68,7 @@ def pretraining(parameters: Parameters, per_epoch: int) -> Task:
         for block in backbone.blocks:
             block.attn.q_norm.requires_grad_(False)
             block.attn.k_norm.requires_grad_(False)
-    return Task("pretrain", model, backbone, {"warmup": settings.warmup_epochs * per_epoch}, layerwise=False)
+    return Task("pretrain", model, backbone, {"warmup": settings.warmup_epochs * per_epoch}, layers="one")
 
 
 def run(parameters: Parameters, variant: str, seed: int) -> None:

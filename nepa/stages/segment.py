@@ -53,6 +53,7 @@ def segmenting(parameters: Parameters, classes: int) -> Task:
         build_segmentor(parameters, backbone, classes),
         backbone,
         {"warmup": settings.warmup_iterations, "shape": polynomial_with_warmup, "decay": settings.layer_decay},
+        layers="mmsegmentation",
         collate=as_batch,
     )
 

@@ -24,7 +24,7 @@ from nepa.training.curves import Curves
 from nepa.training.hooks import Averaging, History, Progress
 from nepa.training.interruption import STOP_FILE, StopRequest
 from nepa.training.loop import StreamLoop, in_passes
-from nepa.training.optimizer import ClippedOptimizer, Diverged, LayerwiseSchedule, build_optimizer
+from nepa.training.optimizer import ClippedOptimizer, Diverged, LayerwiseSchedule
 from nepa.training.placement import Placement, keep_weights, place
 from nepa.training.processes import join_processes, passes_per_step
 from nepa.training.run_state import Checkpoints
@@ -101,14 +101,7 @@ def run_training(
     status = Status(scratch, title)
     passes = passes_per_step(settings.batch_size, execution.images_per_pass, task.together)
     placement = place(task, execution, settings.ema_decay is not None)
-    optimizer = build_optimizer(
-        task.parameter_groups(placement.trained, placement.backbone, settings.weight_decay),
-        learning_rate=settings.learning_rate,
-        betas=settings.betas,
-        clip_gradient=settings.clip_gradient,
-        precision=settings.precision,
-        passes=passes,
-    )
+    optimizer = task.optimizer(placement.trained, placement.backbone, settings, passes)
     stop = StopRequest(scratch / STOP_FILE)
     history = History(record_every, measure, placement.kept if measure_averaged else placement.trained)
     checkpoints = Checkpoints(

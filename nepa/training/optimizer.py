@@ -14,38 +14,47 @@ from torch.distributed.tensor import DTensor
 from nepa.parameters.schema import Precision
 
 Group = dict[str, Any]
+Layers = Literal["reference", "mmsegmentation", "one"]
 
 
-def parameter_groups(model: nn.Module, backbone: nn.Module, weight_decay: float, layerwise: bool = True) -> list[Group]:
+def parameter_groups(
+    model: nn.Module,
+    backbone: nn.Module,
+    weight_decay: float,
+    layers: Layers = "reference",
+    head_learning_rate: float | None = None,
+) -> list[Group]:
     """Trainable parameters by distance from the head and by whether they decay.
 
     Args:
         model: what is trained; its parameters outside the backbone have distance 0.
-        backbone: a timm model inside it: its final norms and head have distance 0, the last block 1 and so on.
-        weight_decay: of matrices; biases, norms, LayerScale and tokens have none (reference code).
-        layerwise: tell layers apart; else all have distance 0, and the optimizer fewer groups to move.
+        backbone: a timm model inside it.
+        weight_decay: of all but biases, norms and LayerScale (reference code); as MMSegmentation does it, not of tokens
+            and position embeddings either.
+        layers: how distances are counted. `reference`: from the last block, which has 0, to tokens, positions and patch
+            embedding, which have the number of blocks; norms after the blocks have 0 (reference code).
+            `mmsegmentation`: the last block has 1, and so on. `one`: all have 0, in fewer groups.
+        head_learning_rate: of head and final norm (reference code); None: as the rest.
 
     Returns:
         Groups with `distance` and `weight_decay`, nearest to the head first.
     """
-    layers = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)
-    skipped = backbone.no_weight_decay()
-    # Head and norms share the topmost layer in timm's grouping.
-    top = max(layers.values())
+    position = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)
+    nearest = len(backbone.blocks) if layers == "reference" else len(backbone.blocks) + 1
+    spared = backbone.no_weight_decay() if layers == "mmsegmentation" else ()
     of_backbone = {id(p): name for name, p in backbone.named_parameters()}
-    groups: dict[tuple[int, bool], Group] = {}
+    groups: dict[tuple[int, bool, bool], Group] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        inner = of_backbone.get(id(parameter))
-        # timm counts the final norm to the last block; in the reference code it learns as fast as the head.
-        at_head = inner is None or inner.startswith("norm.")
-        distance = 0 if at_head or not layerwise else top - layers[inner]
-        decays = parameter.ndim > 1 and inner not in skipped
-        group = groups.setdefault(
-            (distance, decays),
-            {"params": [], "names": [], "distance": distance, "weight_decay": weight_decay if decays else 0.0},
-        )
+        inner = of_backbone.get(id(parameter), "head.")
+        # timm counts the final norm to the last block, and the classifier's norm to the head.
+        at_head = inner.startswith(("head.", "norm."))
+        distance = 0 if at_head or layers == "one" else max(0, nearest - position[inner])
+        decays = parameter.ndim > 1 and inner not in spared
+        own_rate = {"lr": head_learning_rate} if at_head and head_learning_rate is not None else {}
+        settings = {"distance": distance, "weight_decay": weight_decay if decays else 0.0} | own_rate
+        group = groups.setdefault((distance, decays, bool(own_rate)), {"params": [], "names": []} | settings)
         group["params"].append(parameter)
         group["names"].append(name)
     return [groups[key] for key in sorted(groups)]
@@ -155,9 +164,10 @@ def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:
 
 
 def polynomial_with_warmup(step: int, steps: int, warmup: int) -> float:
-    """Factor of the peak learning rate: linear over `warmup` steps, then linear to 0 (MMSegmentation's power 1)."""
+    """Factor of the peak learning rate: linear from 1e-6 over `warmup` steps, then linear to 0 (MMSegmentation's recipe
+    for MAE: power 1)."""
     if step < warmup:
-        return (step + 1) / (warmup + 1)
+        return 1e-6 + (1 - 1e-6) * step / warmup
     return 1 - (step - warmup) / (steps - warmup)
 
 

@@ -9,8 +9,8 @@ from timm.models.eva import Eva
 from torch import nn
 
 from nepa.data.datasets import as_batch
-from nepa.parameters.schema import Stage
-from nepa.training.optimizer import Group, parameter_groups
+from nepa.parameters.schema import Optimization, Segment, Stage
+from nepa.training.optimizer import ClippedOptimizer, Group, Layers, build_optimizer, parameter_groups
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,7 @@ class Task:
         model: takes a batch in mode "loss", of which its `loss` maps tensors to a tensor.
         backbone: a part of it.
         schedule: arguments of `LayerwiseSchedule` besides `steps`.
-        layerwise: have groups of parameters for every layer.
-        head_learning_rate: of head and final norm; None: as the rest.
+        layers, head_learning_rate: as `parameter_groups` takes them.
         collate: how samples become a batch.
         together: images that one pass can't take apart.
     """
@@ -32,14 +31,24 @@ class Task:
     model: BaseModel
     backbone: Eva
     schedule: dict[str, Any]
-    layerwise: bool = True
+    layers: Layers = "reference"
     head_learning_rate: float | None = None
     collate: Callable[[Any], Any] = as_batch
     together: int = 1
 
     def parameter_groups(self, model: nn.Module, backbone: nn.Module, weight_decay: float) -> list[Group]:
         """Groups for the optimizer, of the task's model or of a copy of it, wherever it lies."""
-        groups = parameter_groups(model, backbone, weight_decay, self.layerwise)
-        if self.head_learning_rate is None:
-            return groups
-        return [group | {"lr": self.head_learning_rate} if group["distance"] == 0 else group for group in groups]
+        return parameter_groups(model, backbone, weight_decay, self.layers, self.head_learning_rate)
+
+    def optimizer(
+        self, model: nn.Module, backbone: nn.Module, settings: Optimization | Segment, passes: int = 1
+    ) -> ClippedOptimizer:
+        """AdamW as the stage's settings have it, for the same; `passes` make up one step."""
+        return build_optimizer(
+            self.parameter_groups(model, backbone, settings.weight_decay),
+            learning_rate=settings.learning_rate,
+            betas=settings.betas,
+            clip_gradient=settings.clip_gradient,
+            precision=settings.precision,
+            passes=passes,
+        )

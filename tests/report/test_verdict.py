@@ -7,6 +7,8 @@ from report_runs import write_run
 
 from nepa.parameters import load_parameters
 from nepa.report.collect import Run, collect_runs
+from nepa.report.comparisons import compare_with_paper
+from nepa.report.table import build_table
 from nepa.report.verdict import Verdict, level_verdict, row_verdict
 
 HALF = "partly: pretraining fails (identity), fine-tuning does not"
@@ -69,3 +71,26 @@ def test_chance_is_that_of_the_run_s_own_classes(project: Path) -> None:
 )
 def test_a_level_needs_its_whole_interval_near_the_paper_s(values: dict[int, float], kind: str) -> None:
     assert level_verdict(values, 83.8).kind == kind
+
+
+def test_levels_compare_only_where_the_model_is_the_paper_s(project: Path) -> None:
+    """In Tables 1d and 1e of 100,000 steps the paper starts from other rows than `full`."""
+    recipe = "imagenet-ablations-100k"
+    further = {"patch_embedding_trained": 76.8, "bidirectional_attention": 82.3, "plain": 78.2}
+    for seed in range(3):
+        write_run("finetune", "full", seed, recipe=recipe, top1=81.0 + 0.1 * seed)
+        for variant, top1 in further.items():
+            root = "results/further_ablations"
+            write_run("finetune", variant, seed, recipe=recipe, root=root, top1=top1 + 0.2 * seed)
+    parameters = load_parameters()
+    runs = collect_runs(parameters)
+    compared = {t.name: t for t in compare_with_paper(recipe, runs, build_table(parameters, runs)) if t.ran}
+    assert set(compared) == {"Table 1b", "Table 1c", "Table 1d", "Table 1e", "Table 2"}
+    of_full = {name: row.verdict for name, t in compared.items() for row in t.rows if row.variant == "full"}
+    assert of_full["Table 1b"].text.startswith("level reproduced")
+    assert of_full["Table 1d"].kind == of_full["Table 1e"].kind == "reference"
+    others = {row.variant: row.verdict.kind for name in ("Table 1d", "Table 1e") for row in compared[name].rows}
+    assert others == {v: "reproduced" for v in ("patch_embedding_trained", "bidirectional_attention")} | {
+        "full": "reference"
+    }
+    assert compared["Table 1e"].subject.startswith("attention causal (`full`)")

@@ -28,6 +28,7 @@ model: {width: 32, depth: 2, heads: 2}
 segment:
   blocks: [0, 0, 1, 1]
   decoder_channels: 16
+  auxiliary_channels: 16
   augmentation: {scale: [224, 56]}
   crop: 56
   stride: 37

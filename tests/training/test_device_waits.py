@@ -16,11 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nepa.bench.workload import Workload, on_noise
-from nepa.parameters import load_parameters
 from nepa.parameters.schema import Stage
+from nepa.stages.recipe import recipe_parameters
 from nepa.training.hooks import Averaging
-from nepa.training.optimizer import ClippedOptimizer, build_optimizer
-from nepa.training.task import Task
 
 COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 GPU = torch.device("cuda", 0)
@@ -55,27 +53,18 @@ def imagined_on_a_gpu(model: nn.Module) -> nn.Module:
 
 
 def workload(stage: Stage) -> Workload:
-    """A small model of the paper's recipe, two images a step."""
-    parameters = load_parameters(ROOT / "recipes/imagenet-base-paper.yaml")
+    """A small model of the released code's recipe, RoPE's rescaling included, two images a step."""
+    parameters = recipe_parameters("imagenet-base-code")
     model = parameters.model.model_copy(update={"width": 32, "depth": 2, "heads": 2})
     segment = parameters.segment.model_copy(update={"blocks": [0, 0, 1, 1], "crop": 112, "decoder_channels": 8})
     parameters = parameters.model_copy(update={"model": model, "segment": segment})
     return on_noise(parameters, stage, IMAGES).with_settings(batch_size=IMAGES)
 
 
-def optimizer_of(task: Task, settings: Any) -> ClippedOptimizer:
-    return build_optimizer(
-        task.parameter_groups(task.model, task.backbone, settings.weight_decay),
-        learning_rate=settings.learning_rate,
-        betas=settings.betas,
-        clip_gradient=settings.clip_gradient,
-        precision=settings.precision,
-    )
-
-
 @pytest.mark.filterwarnings("ignore:CUDA is not available")  # there is no autocast without one
 @pytest.mark.parametrize("stage", ["pretrain", "finetune", "segment"])
-def test_a_step_waits_for_nothing(stage: Stage) -> None:
+def test_a_step_waits_for_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     here = workload(stage)
     task = here.task()
     samples = next(here.batches(task))
@@ -84,7 +73,7 @@ def test_a_step_waits_for_nothing(stage: Stage) -> None:
         imagined_on_a_gpu(task.model).train()
         imagined_on_a_gpu(average)
         task.model.data_preprocessor._device = GPU
-        optimizer = optimizer_of(task, here.settings)
+        optimizer = task.optimizer(task.model, task.backbone, here.settings)
         with BlockingCopies() as copies, optimizer.optim_context(task.model):
             batch = task.model.data_preprocessor(samples, training=True)
             task.model.parse_losses(task.model(**batch, mode="loss"))

@@ -26,20 +26,32 @@ def classifier(write_parameters: Write) -> torch.nn.Module:
     return build_backbone(load_parameters(write_parameters(**{"model.depth": 3})), num_classes=10)
 
 
-def test_groups_by_distance_from_the_head(classifier: torch.nn.Module) -> None:
-    groups = parameter_groups(classifier, classifier, 0.05)
-    distance = {name: group["distance"] for group in groups for name in group["names"]}
-    assert {distance[f"blocks.{i}.attn.qkv.weight"] for i in range(3)} == {1, 2, 3}
-    assert distance["blocks.2.attn.qkv.weight"] == 1  # the last block is nearest
-    assert distance["patch_embed.proj.weight"] == distance["cls_token"] == 4
+def test_distances_of_the_reference_code(classifier: torch.nn.Module) -> None:
+    distance = distances(parameter_groups(classifier, classifier, 0.05))
+    assert [distance[f"blocks.{i}.attn.qkv.weight"] for i in range(3)] == [2, 1, 0]  # the last block learns as the head
+    assert distance["patch_embed.proj.weight"] == distance["cls_token"] == 3
     assert distance["head.weight"] == distance["fc_norm.weight"] == distance["norm.weight"] == 0
     assert sorted(distance) == sorted(name for name, p in classifier.named_parameters() if p.requires_grad)
 
 
-def test_weight_decay_spares_what_the_reference_spares(classifier: torch.nn.Module) -> None:
-    decay = {n: g["weight_decay"] for g in parameter_groups(classifier, classifier, 0.05) for n in g["names"]}
+def test_distances_of_mmsegmentation(classifier: torch.nn.Module) -> None:
+    distance = distances(parameter_groups(classifier, classifier, 0.05, "mmsegmentation"))
+    assert [distance[f"blocks.{i}.attn.qkv.weight"] for i in range(3)] == [3, 2, 1]
+    assert distance["patch_embed.proj.weight"] == distance["cls_token"] == 4
+    assert distance["head.weight"] == distance["norm.weight"] == 0
+
+
+def distances(groups: list[dict]) -> dict[str, int]:
+    return {name: group["distance"] for group in groups for name in group["names"]}
+
+
+@pytest.mark.parametrize(("layers", "spared"), [("reference", []), ("one", []), ("mmsegmentation", ["cls_token"])])
+def test_weight_decay_spares_norms_biases_and_layer_scale(
+    layers: str, spared: list[str], classifier: torch.nn.Module
+) -> None:
+    decay = {n: g["weight_decay"] for g in parameter_groups(classifier, classifier, 0.05, layers) for n in g["names"]}
     assert {name for name, value in decay.items() if value} == {
-        name for name, p in classifier.named_parameters() if p.ndim > 1 and name != "cls_token"
+        name for name, p in classifier.named_parameters() if p.ndim > 1 and name not in spared
     }
 
 
@@ -70,7 +82,7 @@ def test_fixed_layer_decay(classifier: torch.nn.Module) -> None:
     held = rates(classifier, steps=20, warmup=5, decay=0.5)
     for step in (0, 3, 5, 12, 19):
         factor = step / 5 if step < 5 else 0.5 * (1 + math.cos(math.pi * (step - 5) / 15))
-        assert held[step] == pytest.approx({d: 1e-2 * factor * 0.5**d for d in range(5)})
+        assert held[step] == pytest.approx({d: 1e-2 * factor * 0.5**d for d in range(4)})
 
 
 def test_ramped_layer_decay(classifier: torch.nn.Module) -> None:
@@ -78,7 +90,7 @@ def test_ramped_layer_decay(classifier: torch.nn.Module) -> None:
     for step in (0, 10, 19):
         ratio = held[step][3] / held[step][2]
         assert ratio == pytest.approx(0.4 + 0.6 * step / 20)
-    assert held[0][4] == pytest.approx(1e-2 * 0.4**4)
+    assert held[0][3] == pytest.approx(1e-2 * 0.4**3)
 
 
 @pytest.mark.parametrize(
@@ -103,17 +115,21 @@ def test_the_reference_s_schedules(name: str, options: dict, write_parameters: W
         **options,
     )
     assert len(golden["rows"]) == 21
+    assert sorted(held[0]) == list(range(13))  # as many as the reference's optimizer tells apart
     for step, *factors in golden["rows"]:
         found = [held[step][distance] / 1e-2 for distance in range(13)]
         assert found == pytest.approx(factors, abs=1e-6)
 
 
-def test_a_group_with_a_rate_of_its_own_keeps_it(classifier: torch.nn.Module) -> None:
-    groups = [g | {"lr": 1e-3} if g["distance"] == 0 else g for g in parameter_groups(classifier, classifier, 0.05)]
+def test_head_and_final_norm_have_a_rate_of_their_own(classifier: torch.nn.Module) -> None:
+    groups = parameter_groups(classifier, classifier, 0.05, head_learning_rate=1e-3)
     optimizer = build_optimizer(groups, learning_rate=1e-2, betas=[0.9, 0.999], clip_gradient=1.0)
     LayerwiseSchedule(optimizer, steps=20, warmup=0, decay=0.5)
-    held = {group["distance"]: group["lr"] for group in optimizer.optimizer.param_groups}
-    assert held[0] == pytest.approx(1e-3) and held[1] == pytest.approx(5e-3)
+    held = {name: group["lr"] for group in optimizer.optimizer.param_groups for name in group["names"]}
+    assert held["head.weight"] == held["norm.weight"] == held["norm.bias"] == pytest.approx(1e-3)
+    # The classifier's norm learns as the last block does: the reference code has it in neither list.
+    assert held["fc_norm.weight"] == held["blocks.2.attn.qkv.weight"] == pytest.approx(1e-2)
+    assert held["blocks.1.attn.qkv.weight"] == pytest.approx(5e-3)
 
 
 def test_shapes_of_the_schedule() -> None:
@@ -121,5 +137,6 @@ def test_shapes_of_the_schedule() -> None:
     assert cosine_with_warmup(2, 10, 2) == 1
     assert cosine_with_warmup(6, 10, 2) == pytest.approx(0.5)
     assert cosine_with_warmup(10, 10, 2) == pytest.approx(0)
-    assert polynomial_with_warmup(0, 10, 1) == 0.5  # never a step without learning
+    assert [polynomial_with_warmup(step, 10, 2) for step in (0, 1, 2)] == pytest.approx([1e-6, 0.5, 1], abs=1e-6)
+    assert polynomial_with_warmup(0, 10, 2) > 0  # never a step without learning
     assert [polynomial_with_warmup(step, 10, 0) for step in (0, 5, 10)] == [1, 0.5, 0]
