@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("rehearse", help=text, description=text.capitalize() + ".")
     command.add_argument("name", help="a file of recipes/, without its ending")
     command.add_argument("--images", type=Path, required=True, help="class folders, a tar file, ILSVRC2012's files")
-    command.add_argument("--scenes", type=Path, required=True, help="a folder or archive in ADE20K's layout")
+    command.add_argument("--scenes", type=Path, help="a folder or archive in ADE20K's layout, if the recipe segments")
     command.add_argument("--depth", type=int, help="of the model; default: the recipe's own")
     text = "measure how fast this machine trains a recipe, against what the reference implementation does"
     command = commands.add_parser("bench", help=text, description=text.capitalize() + ".")

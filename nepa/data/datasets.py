@@ -16,6 +16,7 @@ from nepa.data.images import images_folder, load_images, read_manifest
 from nepa.data.normalisation import normalised
 from nepa.data.shards import ShardedImages, ShardIndex
 from nepa.data.transforms import EvaluationTransform, TrainingTransform, Transform
+from nepa.data.workers import read_on
 from nepa.errors import UserError
 from nepa.parameters import Parameters
 from nepa.parameters.schema import IN_MEMORY, Augmentation
@@ -125,6 +126,7 @@ def evaluation_batches(parameters: Parameters, split: str, workers: int = 0, sha
         EVALUATION_BATCH,
         sampler=DefaultSampler(dataset, shuffle=False, seed=0) if shared else None,
         num_workers=0 if isinstance(dataset, ArrayDataset) else workers,
+        worker_init_fn=read_on,
         collate_fn=as_batch,
         generator=torch.Generator(),
     )

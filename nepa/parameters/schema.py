@@ -397,13 +397,13 @@ class FurtherAblations(Section):
 
 
 class Parameters(Section):
-    """All of params.yaml."""
+    """All of params.yaml; `scenes` is null where nothing is segmented."""
 
     recipe: Name
     threads: Positive
     seeds: Seeds
     data: Annotated[Data, Field(discriminator="source")]
-    scenes: Annotated[ComposedScenes | SceneFolder, Field(discriminator="source")]
+    scenes: Annotated[ComposedScenes | SceneFolder, Field(discriminator="source")] | None
     model: Model
     objective: Objective
     pretrain: Pretrain
@@ -427,7 +427,10 @@ class Parameters(Section):
             )
         if self.segment.crop % self.model.patch_size:
             raise ValueError(f"segment.crop {self.segment.crop} must be a multiple of model.patch_size")
-        if self.scenes.source == "digits":
+        if self.scenes is None:
+            if self.segmentation:
+                raise ValueError("scenes is null, but segmentation has variants; give scenes, or make segmentation {}")
+        elif self.scenes.source == "digits":
             if self.data.source != "digits":
                 raise ValueError(f"scenes.source 'digits' needs data.source 'digits', which is '{self.data.source}'")
             if self.segment.crop > self.scenes.canvas:
@@ -452,7 +455,7 @@ class Parameters(Section):
                     f"{name}.augmentation is {'given' if given else 'null'}; "
                     "the digits have none (null), other images need one"
                 )
-        if self.segment.batch_size > self.scenes.training:
+        if self.scenes is not None and self.segment.batch_size > self.scenes.training:
             raise ValueError(f"segment.batch_size {self.segment.batch_size} must be at most scenes.training")
         if self.execution.segment.images_per_pass is not None:
             raise ValueError(

@@ -211,7 +211,8 @@ def _finetuning(parameters: Parameters) -> tuple[nn.Module, Callable[[], Tensor]
 
 def scene_classes(parameters: Parameters) -> int:
     """Classes of the scenes; ADE20K's 150 where they stand in the data alone."""
-    return parameters.data.classes if parameters.scenes.source == "digits" else 150
+    composed = parameters.scenes is not None and parameters.scenes.source == "digits"
+    return parameters.data.classes if composed else 150
 
 
 def _segmentation(parameters: Parameters) -> tuple[nn.Module, Callable[[], Tensor]]:

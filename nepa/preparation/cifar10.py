@@ -10,6 +10,7 @@ from urllib.error import URLError
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from torchvision.datasets import CIFAR10
+from torchvision.datasets.utils import check_integrity
 from tqdm import tqdm
 
 from nepa.data.images import Images
@@ -43,6 +44,9 @@ def read_cifar10(path: str | None) -> dict[str, Images]:
 
 def _torchvision(root: Path, train: bool) -> Images:
     """torchvision's reader, which checks the published MD5 of every file before it looks into it."""
+    archive = root / CIFAR10.filename
+    if root != DOWNLOADS and archive.exists() and not check_integrity(archive, CIFAR10.tgz_md5):
+        raise UserError(f"{archive} is truncated or not CIFAR-10's; fetch it again")
     try:
         dataset = CIFAR10(str(root), train=train, download=True)
     except (URLError, OSError, RuntimeError) as error:

@@ -56,13 +56,13 @@ def find_images(path: Path) -> dict[str, list[RawImage]]:
     if not path.exists():
         raise UserError(f"data.path {path} not found; give the folder or tar file that holds the images")
     if path.is_file():
-        found = _by_split(_members(path))
+        found = _by_split(path, _members(path))
     elif (path / ILSVRC["training"]).exists() or (path / ILSVRC["validation"]).exists():
         for name, checksum in CHECKSUMS.items():
             _check_archive(path / name, checksum)
         found = {"training": _ilsvrc_training(path), "validation": _ilsvrc_validation(path)}
     else:
-        found = _by_split(_files(path))
+        found = _by_split(path, _files(path))
     for split, images in found.items():
         if not images:
             raise UserError(f"{path} has no image below {' or '.join(SPLITS[split])}; expected {split} class folders")
@@ -99,14 +99,19 @@ def _members(archive: Path) -> Iterator[RawImage]:
             yield RawImage(str(archive), member.offset_data, member.size, parts.parent.name, member.name)
 
 
-def _by_split(images: Iterator[RawImage]) -> dict[str, list[RawImage]]:
+def _by_split(path: Path, images: Iterator[RawImage]) -> dict[str, list[RawImage]]:
     found: dict[str, list[RawImage]] = {split: [] for split in SPLITS}
+    called: dict[str, set[str]] = {split: set() for split in SPLITS}
     for image in images:
         # .../<split>/<class>/<file>
         parts = PurePosixPath(image.name).parts
         for split, names in SPLITS.items():
             if len(parts) >= 3 and parts[-3] in names:
                 found[split].append(image)
+                called[split].add(parts[-3])
+    for split, names in called.items():
+        if len(names) > 1:
+            raise UserError(f"{path} has {' and '.join(sorted(names))}, each of {split} images; leave one of them")
     return found
 
 

@@ -20,6 +20,7 @@ from nepa.errors import UserError
 from nepa.parameters.schema import SceneFolder
 
 LAYOUT = re.compile(r"(?:^|.*/)(images|annotations)/(training|validation)/([\w.-]+)\.(jpg|jpeg|png)", re.IGNORECASE)
+ENDINGS = {"images": {"jpg", "jpeg", "png"}, "annotations": {"png"}}  # JPEG would blur the classes of an annotation
 CLASS_FILES = ("classes.txt", "objectInfo150.txt")
 Member = tuple[str, Callable[[], bytes]]
 
@@ -46,10 +47,17 @@ def find_scenes(source: Path) -> tuple[Classes, dict[str, list[RawScene]]]:
     for name, read in members.items():
         if match := LAYOUT.fullmatch(name):
             kind, split, stem, ending = match.groups()
+            if ending.lower() not in ENDINGS[kind]:
+                raise UserError(f"{source}: {name} must be a PNG file, as annotations are; convert it")
+            if stem in found[kind, split]:
+                raise UserError(f"{source}: {split} has two {kind} called {stem}; remove one")
             found[kind, split][stem] = (ending.lower(), read)
     scenes: dict[str, list[RawScene]] = {}
     for split in SPLITS:
         images, annotations = found["images", split], found["annotations", split]
+        endings = sorted({ending for ending, _ in images.values()})
+        if len(endings) > 1:
+            raise UserError(f"{source}: {split} images end in {' and '.join(endings)}; give all the same ending")
         alone = sorted(set(images) ^ set(annotations))
         if alone:
             lacks = "image" if alone[0] in annotations else "annotation"
@@ -83,10 +91,20 @@ def write_scenes_of_split(source: Path, split: str, scenes: list[RawScene], clas
     for kind in ("images", "annotations"):
         (target / kind / split).mkdir(parents=True)
     for scene in tqdm(scenes, desc=f"prepare scenes, {split}", unit=" scenes", mininterval=5):
-        image = _checked(source, scene.stem, scene.read_image(), None)
-        annotation = _checked(source, scene.stem, scene.read_annotation(), len(classes.names))
-        (target / "images" / split / f"{scene.stem}.{scene.ending}").write_bytes(image)
-        (target / "annotations" / split / f"{scene.stem}.png").write_bytes(annotation)
+        content, image = _read(source, scene.stem, scene.read_image)
+        classified, annotation = _read(source, scene.stem, scene.read_annotation)
+        if annotation.shape != image.shape[:2]:
+            raise UserError(
+                f"{source}: annotation {scene.stem} is {annotation.shape}, its image {image.shape}; it needs one class "
+                "for each pixel"
+            )
+        known = len(classes.names)
+        if annotation.max() > known:
+            raise UserError(
+                f"{source}: annotation {scene.stem} has class {annotation.max()}; there are names for {known}"
+            )
+        (target / "images" / split / f"{scene.stem}.{scene.ending}").write_bytes(content)
+        (target / "annotations" / split / f"{scene.stem}.png").write_bytes(classified)
 
 
 def _members(source: Path) -> Iterator[Member]:
@@ -123,12 +141,10 @@ def _classes(source: Path, members: dict[str, Callable[[], bytes]]) -> Classes:
     raise UserError(f"{source} has neither {' nor '.join(CLASS_FILES)}; name the classes there, one a line")
 
 
-def _checked(source: Path, stem: str, content: bytes, classes: int | None) -> bytes:
+def _read(source: Path, stem: str, read: Callable[[], bytes]) -> tuple[bytes, np.ndarray]:
+    """A file's content as it is, and its pixels (H, W) or (H, W, channels)."""
     try:
-        image = Image.open(io.BytesIO(content))
-        image.load()
-    except (OSError, SyntaxError) as error:
+        content = read()
+        return content, np.asarray(Image.open(io.BytesIO(content)))
+    except (OSError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
         raise UserError(f"{source}: {stem} cannot be read ({error}); fetch it again") from None
-    if classes is not None and np.max(image) > classes:
-        raise UserError(f"{source}: annotation {stem} has class {np.max(image)}; there are names for {classes}")
-    return content

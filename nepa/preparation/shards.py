@@ -18,7 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from tqdm import tqdm
 
 from nepa.data.images import file_checksum
@@ -145,17 +145,21 @@ def _write_shard(job: Job) -> list[list[str]]:
 
 
 def stored_bytes(content: bytes, data: ImageFolder) -> bytes:
-    """The JPEG that is stored for an image file: shorter side at most `stored_size`; one that is so already, as it is.
+    """The JPEG that is stored for an image file: upright, shorter side at most `stored_size`; the file where it is so.
 
     Raises:
-        OSError: the file is no image, or is truncated.
+        OSError: the file is no image, is truncated, or has more than 8 bits a channel.
     """
     image = Image.open(io.BytesIO(content))
     image.load()  # all of it, so that a truncated file is found
+    if image.mode.startswith(("I", "F")):
+        raise OSError(f"more than 8 bits per channel (mode {image.mode})")
     small_enough = data.stored_size is None or min(image.size) <= data.stored_size
-    if small_enough and image.format == "JPEG" and image.mode in ("RGB", "L"):
+    # Decoders differ in whether they turn an image as its camera was held, so that none is left to do.
+    upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    if small_enough and upright and image.format == "JPEG" and image.mode in ("RGB", "L"):
         return content
-    image = image.convert("RGB")
+    image = ImageOps.exif_transpose(image).convert("RGB")
     if not small_enough:
         ratio = data.stored_size / min(image.size)
         size = tuple(max(1, round(side * ratio)) for side in image.size)

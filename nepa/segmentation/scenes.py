@@ -45,7 +45,7 @@ def scenes_dataset(parameters: Parameters, split: str) -> ADE20KDataset:
     return dataset(
         data_root=str(folder),
         data_prefix={"img_path": f"images/{split}", "seg_map_path": f"annotations/{split}"},
-        img_suffix=next(images.iterdir()).suffix,
+        img_suffix=next(images.iterdir()).suffix,  # of all: `find_scenes` refuses several
         pipeline=pipeline,
     )
 

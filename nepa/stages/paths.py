@@ -75,9 +75,7 @@ class RunPaths:
         return checksum_of(
             {
                 "run": self.title,
-                "parameters": parameters.model_dump(
-                    include={"threads", "data", "scenes", "model", *SECTIONS[self.stage]}
-                ),
+                "parameters": parameters.model_dump(include={"threads", "data", "model", *SECTIONS[self.stage]}),
                 "data": data,
                 "start": None if start is None else file_checksum(start),
                 "code": code_checksum(),

@@ -1,4 +1,5 @@
-"""Stage `prepare scenes`. In: data/<recipe>/images. Out: data/<recipe>/scenes in ADE20K's layout, with a manifest."""
+"""Stage `prepare scenes`. In: data/<recipe>/images. Out: data/<recipe>/scenes in ADE20K's layout, with a manifest; an
+empty folder where the recipe has none."""
 
 from pathlib import Path
 
@@ -15,6 +16,9 @@ def run(parameters: Parameters) -> None:
     """Compose the scenes of digits, or copy those of a folder or archive, and record every file's checksum."""
     scenes = parameters.scenes
     with write_atomically(scenes_folder(parameters)) as folder:
+        folder.mkdir()
+        if scenes is None:
+            return
         if isinstance(scenes, ComposedScenes):
             source, classes = "digits", write_scenes(parameters, folder)
         else:

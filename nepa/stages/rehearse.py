@@ -28,12 +28,12 @@ STATEMENT = (
 STAGES = (["prepare"], ["pretrain"], ["finetune"], ["segment"], ["report"])
 
 
-def run(name: str, images: Path, scenes: Path, depth: int | None) -> None:
+def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None:
     """Rehearse a recipe in `rehearsal/<name>`, which is made anew.
 
     Args:
         images: where images lie, as `data.path` takes it.
-        scenes: where scenes lie, as `scenes.path` takes it.
+        scenes: where scenes lie, as `scenes.path` takes it; None for a recipe without segmentation.
         depth: of the model, if not the recipe's own.
 
     Raises:
@@ -43,13 +43,16 @@ def run(name: str, images: Path, scenes: Path, depth: int | None) -> None:
 
     recipe = yaml.safe_load(recipe_text(name))
     if recipe["data"]["source"] != "image_folder":
-        raise UserError(f"recipe {name} has its data embedded; run it as it is")
+        raise UserError(f"recipe {name} has data.source {recipe['data']['source']}, no image folder; run it as it is")
+    if recipe["segmentation"] and scenes is None:
+        raise UserError(f"recipe {name} trains on scenes; say with --scenes where some lie")
     folder = Path("rehearsal") / name
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     classes = _few_images(find_images(images), folder / "images")
-    _few_scenes(scenes, folder / "scenes")
+    if recipe["segmentation"]:
+        _few_scenes(scenes, folder / "scenes")
     (folder / "recipes").mkdir()
     (folder / "recipes" / f"{name}-rehearsal.md").write_text(STATEMENT.format(name=name))
     (folder / "params.yaml").write_text(yaml.safe_dump(shortened(recipe, classes, depth), sort_keys=False))
@@ -58,6 +61,8 @@ def run(name: str, images: Path, scenes: Path, depth: int | None) -> None:
     try:
         for arguments in STAGES:
             started = time.monotonic()
+            if arguments == ["segment"] and not recipe["segmentation"]:
+                continue
             if main(arguments) != 0:
                 raise UserError(f"rehearsal of {name} failed in `nepa {arguments[0]}`; its folder is {folder}")
             log.info(f"rehearsal of {name}: {arguments[0]} in {time.monotonic() - started:.1f} s")
@@ -78,20 +83,23 @@ def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[s
         "data": recipe["data"]
         | {"path": "images", "classes": classes, "images_per_shard": 5, "unreadable_allowed": 0}
         | {f"{split}_images": count for split, count in IMAGES.items()},
-        "scenes": recipe["scenes"] | {"path": "scenes"} | SCENES,
+        "scenes": recipe["scenes"] | {"path": "scenes"} | SCENES if recipe["segmentation"] else None,
         "pretrain": recipe["pretrain"] | few | {"monitor_every": 1, "monitor_images": 4},
         "finetune": recipe["finetune"] | few | {"labels": IMAGES["training"]},
         "segment": recipe["segment"] | {"iterations": 2, "warmup_iterations": 1, "batch_size": 2} | precision,
         "pretraining": {"full": {}},
         "finetuning": {},
-        "segmentation": {"full": {}},
+        "segmentation": {"full": {}} if recipe["segmentation"] else {},
         "further_ablations": {"seeds": seed, "pretraining": {}, "finetuning": {}},
     }
-    carried_out = {"workers": 1}
+    carried_out = {"workers": 1, "nodes": 1, "images_per_pass": None}
     if not torch.cuda.is_available():  # compiling for a CPU takes longer than all the rest
         carried_out["compile"] = False
     execution = recipe["execution"]
-    trained = {stage: execution[stage] | carried_out for stage in ("pretrain", "finetune", "segment")}
+    trained = {  # so few images are one device's
+        stage: execution[stage] | carried_out | {"gpus": min(1, execution[stage]["gpus"])}
+        for stage in ("pretrain", "finetune", "segment")
+    }
     short["execution"] = execution | trained | {"prepare": execution["prepare"] | {"cpus": 1}}
     if depth is not None:
         short["model"] = recipe["model"] | {"depth": depth}

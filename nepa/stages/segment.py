@@ -87,14 +87,13 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         )
 
     status = training.status if training and training.status != "ok" else inherited
-    metrics = {"mIoU": None, "aAcc": None, "mAcc": None, "IoU": None}
+    metrics, samples = {"mIoU": None, "aAcc": None, "mAcc": None, "IoU": None}, {}
     if status != "diverged":
         validation = scenes_dataset(parameters, "validation")
         metrics, samples = evaluate(task.model, validation, parameters.execution.segment.workers > 0)
     if not is_main_process():
         return
-    if status != "diverged":
-        write_arrays(paths.results / "samples.npz", samples)
+    write_arrays(paths.results / "samples.npz", samples)
     metrics |= {
         "status": status,
         "loss": training.loss if training else None,

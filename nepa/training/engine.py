@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nepa.data.datasets import as_batch
 from nepa.data.stream import Drawn, Share, Stream
+from nepa.data.workers import dismiss_persistent, read_on
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Optimization, Segment, TrainingExecution
 from nepa.training.curves import Curves
@@ -41,7 +42,7 @@ class Training:
     Attributes:
         status: `ok` or `diverged`.
         history: one row per recorded interval.
-        loss: mean over the last 50 steps.
+        loss: mean over the last 50 steps; None where the first one was not finite.
         seconds: wall time of the loop, that of earlier processes of the same run included.
         waiting: share of this process's time that was spent waiting for data.
         folder: of its checkpoints, to be deleted when its results are written.
@@ -49,7 +50,7 @@ class Training:
 
     status: str
     history: pd.DataFrame
-    loss: float
+    loss: float | None
     steps: int
     images: int
     seconds: float
@@ -120,11 +121,12 @@ def run_training(
     shares = tuple(Share(get_rank() * passes + number, get_world_size() * passes) for number in range(passes))
     stream = Stream(len(dataset), settings.batch_size, seed, shares, start)
     collate = partial(in_passes, passes=passes, collate=task.collate)
+    loader = build_dataloader(Drawn(dataset, seed), stream, execution.workers, collate)
     runner = _runner(
         placement.wrapped,
         optimizer,
         checkpoints.schedule,
-        build_dataloader(Drawn(dataset, seed), stream, execution.workers, collate),
+        loader,
         {"start": start, "max_iters": steps, "seed": seed, "passes": passes},
         [
             *_averaging(placement, settings.ema_decay),
@@ -146,6 +148,8 @@ def run_training(
         outcome = "diverged"
         history.settle()
         log.error(f"{title}: stopped at step {history.steps + 1} of {steps}: {diverged}")
+    finally:
+        dismiss_persistent(loader)
     keep_weights(placement, task.model)
     return Training(
         status=outcome,
@@ -174,8 +178,9 @@ def build_dataloader(
         batch_sampler=stream,
         collate_fn=collate,
         num_workers=workers,
+        worker_init_fn=read_on,
         persistent_workers=workers > 0,
-        pin_memory=workers > 0 and torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_available(),
     )
 
 
@@ -189,6 +194,10 @@ def _curves(parameters: Parameters, history: History, scratch: Path, start: int)
 
 
 class _Runner(Runner):
+    def wrap_model(self, model_wrapper_cfg: None, model: nn.Module) -> nn.Module:
+        """As it was placed; MMEngine's own would undo SyncBatchNorm where it finds no wrapper, as with FSDP2."""
+        return model
+
     def _init_model_weights(self) -> None:
         """The weights are taken as they come; MMEngine's own would draw timm's anew over the loaded ones."""
 

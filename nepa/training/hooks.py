@@ -111,9 +111,9 @@ class History(Hook):
             raise Diverged("loss or gradient norm is not finite")
 
     @property
-    def loss(self) -> float:
-        """Mean over the last steps; NaN before the first."""
-        return sum(self.last) / len(self.last) if self.last else float("nan")
+    def loss(self) -> float | None:
+        """Mean over the last steps; None before the first."""
+        return sum(self.last) / len(self.last) if self.last else None
 
     def state_dict(self) -> dict[str, Any]:
         """All that it remembers, once it is settled."""

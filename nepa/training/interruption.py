@@ -10,9 +10,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from nepa.data.workers import SIGNALS
+
 EXIT_CODE = os.EX_TEMPFAIL  # 75: stopped on request, goes on at the next call
 STOP_FILE = "stop"
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 log = logging.getLogger("nepa")
 
 

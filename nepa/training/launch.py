@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
+from nepa.data.workers import SIGNALS
 from nepa.errors import UserError
 from nepa.parameters.schema import TrainingExecution
-from nepa.training.interruption import EXIT_CODE, SIGNALS, STOP_FILE
+from nepa.training.interruption import EXIT_CODE, STOP_FILE
 from nepa.training.processes import started_by_torchrun
 
 log = logging.getLogger("nepa")
@@ -37,13 +38,16 @@ def launch(execution: TrainingExecution, arguments: list[str], scratch: Path) ->
     job = os.environ.get("SLURM_JOB_ID")
     if execution.nodes > 1 and job is None:
         raise UserError(f"execution: {execution.nodes} nodes need a SLURM job; start it there, or set nodes to 1")
+    if not execution.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of this process too: what a CPU is asked for is a CPU's
     found = torch.cuda.device_count()
     if execution.gpus > found:
         log.warning(f"execution asks for {execution.gpus} GPUs on each node; going on with the {found} that are here")
     each = max(1, min(execution.gpus, found))
     if each * execution.nodes == 1:
         return None
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={each}"]
+    # What is asked to stop writes a checkpoint first: SLURM waits two minutes for it, torchrun by itself 30 s.
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={each}", "--shutdown-timeout=110"]
     if execution.nodes == 1:
         command += ["--standalone"]
     else:

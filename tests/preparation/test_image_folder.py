@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, SAMPLE
-from PIL import Image
+from PIL import ExifTags, Image
 from scipy.io import savemat
 
 from nepa.data.shards import ShardedImages
@@ -23,7 +24,7 @@ from nepa.errors import UserError
 from nepa.parameters.schema import ImageFolder
 from nepa.preparation import image_folder
 from nepa.preparation.image_folder import find_images
-from nepa.preparation.shards import prepare_shards
+from nepa.preparation.shards import prepare_shards, stored_bytes
 from nepa.stages import prepare_images
 from nepa.stages.recipe import recipe_parameters
 
@@ -175,6 +176,30 @@ def test_stored_size_and_untouched_originals(tmp_path: Path) -> None:
     assert any(original in shard.read_bytes() for shard in (untouched / "training").glob("*.tar"))
     small = ShardedImages(prepare(tmp_path / "small", settings(raw, stored_size=15)), "training", lambda image: image)
     assert {small.read(position).shape for position in range(len(small))} == {(3, 15, 20)}
+
+
+def test_an_image_that_is_to_be_turned_is_stored_upright(tmp_path: Path) -> None:
+    """Decoders differ in whether they turn it; `nepa predict` does."""
+    note = Image.Exif()
+    note[ExifTags.Base.Orientation] = 6
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, "JPEG", exif=note)
+    stored = Image.open(io.BytesIO(stored_bytes(file.getvalue(), settings(tmp_path))))
+    assert stored.size == (30, 40) and ExifTags.Base.Orientation not in stored.getexif()
+
+
+def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(file, "PNG")
+    with pytest.raises(OSError, match=r"more than 8 bits per channel \(mode I;16\)"):
+        stored_bytes(file.getvalue(), settings(tmp_path))
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
+    raw = as_folder(tmp_path)
+    shutil.copytree(raw / "val", raw / "test")
+    with pytest.raises(UserError, match="has test and val, each of validation images; leave one of them"):
+        find_images(raw)
 
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from nepa.parameters.schema import SceneFolder
 from nepa.preparation.scene_folder import find_scenes, write_scene_folder
 
 CAMVID = ROOT.parent / "shared/data/camvid.tar"
+PICTURE = np.zeros((20, 30, 3), np.uint8)
 Source = Callable[[Path, dict[str, bytes]], Path]
 
 
@@ -86,7 +87,7 @@ def test_classes_of_ade20k(tmp_path: Path) -> None:
 
 def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
     (tmp_path / "inside").mkdir()
-    contents = files() | {"../images/training/scene_0.jpg": files()["images/training/scene_1.jpg"]}
+    contents = {f"../{name}" if "scene_0" in name else name: content for name, content in files().items()}
     before = set(tmp_path.rglob("*"))
     write(as_zip(tmp_path / "inside", contents), tmp_path / "inside/scenes")
     assert {p for p in tmp_path.rglob("*") if tmp_path / "inside" not in p.parents} == before
@@ -101,6 +102,19 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         },
         "has neither classes.txt nor objectInfo150.txt": {"classes.txt": None},
         "annotation scene_2 has class 2; there are names for 1": {"classes.txt": b"tree\n"},
+        "training images end in jpg and png; give all the same ending": {
+            "images/training/scene_1.jpg": None, "images/training/scene_1.png": encoded(PICTURE, "PNG"),
+        },
+        "training has two images called scene_1; remove one": {"images/training/scene_1.png": encoded(PICTURE, "PNG")},
+        "scene_1.jpg must be a PNG file, as annotations are": {
+            "annotations/training/scene_1.png": None, "annotations/training/scene_1.jpg": encoded(PICTURE, "JPEG"),
+        },
+        r"scene_1 is \(20, 30, 3\), its image \(20, 30, 3\); it needs one class for each pixel": {
+            "annotations/training/scene_1.png": encoded(PICTURE, "PNG")
+        },
+        r"scene_1 is \(20, 20\), its image \(20, 30, 3\)": {
+            "annotations/training/scene_1.png": encoded(PICTURE[:, :20, 0], "PNG")
+        },
         "scene_0 cannot be read": {"images/training/scene_0.jpg": files()["images/training/scene_0.jpg"][:200]},
     }  # fmt: skip
     for number, (message, changes) in enumerate(bad.items()):
@@ -110,6 +124,11 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
             write(as_zip(tmp_path / str(number), contents), tmp_path / str(number) / "scenes")
     with pytest.raises(UserError, match="nowhere.zip not found"):
         find_scenes(tmp_path / "nowhere.zip")
+    damaged = as_zip(tmp_path, files())
+    content = files()["images/training/scene_0.jpg"]
+    damaged.write_bytes(damaged.read_bytes().replace(content, content[:-9] + b"x" + content[-8:], 1))
+    with pytest.raises(UserError, match=r"scene_0 cannot be read \(Bad CRC-32"):
+        write(damaged, tmp_path / "damaged")
     truncated = as_tar(tmp_path, files())
     truncated.write_bytes(truncated.read_bytes()[:3000])
     with pytest.raises(UserError, match="raw.tar is no complete zip or tar file"):

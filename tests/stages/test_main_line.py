@@ -188,12 +188,19 @@ def test_scale_of_the_qk_norm(project: Path) -> None:
 def test_a_divergence_is_a_result(project: Path) -> None:
     raw = yaml.safe_load(Path("params.yaml").read_text())
     raw["pretraining"]["explodes"] = {"pretrain": {"base_learning_rate": 1e38, "warmup_epochs": 0}}
+    raw["segmentation"]["explodes"] = {"segment": {"initialisation": "random", "learning_rate": 1e38}}
     Path("params.yaml").write_text(yaml.safe_dump(raw))
     run("pretrain", "--variant", "explodes")
     run("finetune", "--variant", "explodes")
     assert metrics("pretrain", "explodes")["status"] == "diverged"
     tuned = metrics("finetune", "explodes")
     assert (tuned["status"], tuned["top1"], tuned["steps"]) == ("diverged", None, 0)
+    run("segment", "--variant", "explodes")
+    segmented = metrics("segment", "explodes")
+    assert (segmented["status"], segmented["mIoU"]) == ("diverged", None)
+    assert (RESULTS / "segment/explodes/seed-0/samples.npz").exists()  # DVC expects all outputs of a stage
+    run("report")
+    assert "| `explodes` " in Path("results/report.md").read_text()
 
 
 def test_a_pretraining_s_status_passes_on(project: Path) -> None:

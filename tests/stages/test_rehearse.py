@@ -148,7 +148,7 @@ def test_bfloat16_trains_the_same_weights_but_for_its_rounding(place: Path) -> N
 def test_a_rehearsal_needs_a_recipe_with_images(place: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ["--images", "photographs", "--scenes", "streets"]
     assert main(["rehearse", "digits", *arguments]) == 2
-    assert "recipe digits has its data embedded; run it as it is" in capsys.readouterr().err
+    assert "recipe digits has data.source digits, no image folder; run it as it is" in capsys.readouterr().err
     shutil.rmtree("photographs/val/n0")
     assert main(["rehearse", "imagenet-base-paper", *arguments]) == 2
     assert "a rehearsal needs 8 validation images; there are 6" in capsys.readouterr().err

@@ -15,7 +15,7 @@ def draw_segmentations(runs: list[Run]) -> Figure | None:
     """The first scenes that were evaluated, with the first seed of each variant, where the truth has a label."""
     samples = {}
     for variant, run in first_runs(runs, "segment").items():
-        if (run.folder / "samples.npz").exists():
+        if run.status != "diverged" and (run.folder / "samples.npz").exists():
             with np.load(run.folder / "samples.npz") as file:
                 samples[f"{variant}, seed {run.seed}"] = {name: file[name] for name in file.files}
     if not samples:

@@ -72,8 +72,12 @@ def with_plain_numbers(axis: Axis) -> None:
 
 
 def plot_history(axes: Axes, runs: list[Run], stage: str, variant: str, column: str) -> None:
-    """A curve of the history: the mean over seeds, and a band from the lowest to the highest."""
+    """A curve of the history: the mean over seeds, and a band from the lowest to the highest; none of what diverged
+    before its first row."""
     histories = [run.history() for run in runs if (run.stage, run.variant) == (stage, variant)]
+    histories = [history for history in histories if len(history)]
+    if not histories:
+        return
     table = pd.concat([history.set_index("step")[column] for history in histories], axis=1)
     line = line_of(variant)
     axes.plot(table.index, table.mean(axis=1), label=variant, **line)
