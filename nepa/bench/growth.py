@@ -6,7 +6,7 @@ from math import isqrt
 
 from nepa.bench.memory import peak_bytes
 from nepa.bench.rows import Row
-from nepa.bench.turns import Reading
+from nepa.bench.turns import wall_clock
 from nepa.bench.workload import Workload, on_noise, on_this_machine
 from nepa.parameters import Parameters
 from nepa.plan.cost import BYTES_PER_PARAMETER, one_pass
@@ -98,5 +98,5 @@ def _workload(parameters: Parameters, size: Size) -> Workload:
 
 def _quickest_step(workload: Workload, steps: int) -> float:
     ends: list[float] = []
-    workload.train(workload.task(), steps, 1, lambda _: ends.append(Reading.now().wall) or {})
+    workload.train(workload.task(), steps, 1, lambda _: ends.append(wall_clock()) or {})
     return min(after - before for before, after in zip(ends, ends[1:], strict=False))

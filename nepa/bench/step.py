@@ -39,15 +39,15 @@ class Turns:
         self.steps = steps
         self.ours: list[Reading] = []
         self.baseline: list[Reading] = []
-        self.started = Reading.now()
+        self.started = Reading.at_start()
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        self.ours.append(Reading.now().since(self.started))
-        started = Reading.now()
+        self.ours.append(Reading.at_end().since(self.started))
+        started = Reading.at_start()
         for batch in islice(self.batches, self.steps):
             self.theirs.step(batch)
-        self.baseline.append(Reading.now().since(started))
-        self.started = Reading.now()
+        self.baseline.append(Reading.at_end().since(started))
+        self.started = Reading.at_start()
         return {}
 
 
@@ -104,9 +104,9 @@ def _seconds_of_a_step(workload: Workload) -> float:
     task, seconds = workload.task(), []
     baseline = Baseline(workload.parameters, task, STEPS_TO_ESTIMATE)
     for batch in islice(workload.batches(task), STEPS_TO_ESTIMATE):
-        started = Reading.now()
+        started = Reading.at_start()
         baseline.step(batch)
-        seconds.append(Reading.now().since(started).wall)
+        seconds.append(Reading.at_end().since(started).wall)
         if len(seconds) > 1 and sum(seconds) > 1:
             break
     return min(seconds)

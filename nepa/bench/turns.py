@@ -16,17 +16,32 @@ class Reading(NamedTuple):
     processor: float
 
     @classmethod
-    def now(cls) -> Self:
-        """The clocks, once all that a GPU was given is done."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        wall, own = time.perf_counter(), time.process_time()
-        children = (child.cpu_times() for child in psutil.Process().children(recursive=True))
-        return cls(wall, own + sum(used.user + used.system for used in children))
+    def at_start(cls) -> Self:
+        """The clocks, read last: to look for the children among all processes of a machine takes milliseconds."""
+        processor = _processor_time()
+        return cls(wall_clock(), processor)
+
+    @classmethod
+    def at_end(cls) -> Self:
+        """The clocks, read first."""
+        wall = wall_clock()
+        return cls(wall, _processor_time())
 
     def since(self, before: "Reading") -> "Reading":
         """What has passed."""
         return Reading(self.wall - before.wall, self.processor - before.processor)
+
+
+def wall_clock() -> float:
+    """Seconds, once all that a GPU was given is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _processor_time() -> float:
+    children = (child.cpu_times() for child in psutil.Process().children(recursive=True))
+    return time.process_time() + sum(used.user + used.system for used in children)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,12 @@ def how_to_call(description: Description, form: str) -> str:
         f"Input: `(B, {channels}, {side}, {side})`, {colour} pixels in [0, 1], less {mean}, over {std}; "
         f"{_resizing(description)}. "
     )
+    if form == "mmsegmentation" and description.kind != "segmentor":
+        width, patch = description.model.width, description.model.patch_size
+        return text + (
+            f"Output: that of four blocks, each `(B, {width}, H / {patch}, W / {patch})`, for a neck and a decode "
+            "head; a classifier's own head is left out."
+        )
     if description.kind == "classifier":
         return text + f"Output: logits `(B, {description.classes})`. " + _attention(description, form)
     if description.kind == "segmentor":

@@ -71,6 +71,7 @@ def write_model_card(
         front_matter=_front_matter(description, form),
         title=_title(description),
         summary=SUMMARIES[description.kind],
+        kind=description.kind,
         status=results.metrics.get("status", NOT_KNOWN),
         facts=_facts(checkpoint, difference),
         loading=how_to_load(description, target, form),
@@ -163,7 +164,8 @@ def _measured_on(description: Description) -> str:
     if run.stage == "segment":
         return f"{run.data.get('validation', NOT_KNOWN)} validation scenes"
     if run.stage == "pretrain":
-        return f"the first {run.settings.get('monitor_images', NOT_KNOWN)} validation images"
+        asked, there = run.settings.get("monitor_images"), run.data.get("validation_images")
+        return f"the first {min(asked, there) if asked and there else NOT_KNOWN} validation images"
     split = run.data.get("evaluate_on", NOT_KNOWN)
     return f"{run.data.get(f'{split}_images', NOT_KNOWN)} {split} images"
 

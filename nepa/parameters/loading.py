@@ -1,6 +1,7 @@
 """Reading params.yaml: one line of error for whoever wrote it, and the variants' overrides."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,19 +47,43 @@ def parse_parameters(text: str, source: str) -> Parameters:
     Raises:
         UserError: it is no YAML, or a key is unknown, of a wrong type or impossible.
     """
+    raw = read_yaml(text, source)
+    parameters = _validate(raw, source)
+    for group in GROUPS:
+        for name in parameters.variants(group):
+            resolve_variant(parameters, group, name)
+    return parameters
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML's own reader takes the last of several values of one key, DVC's refuses them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for (key, _), name in zip(node.value, keys, strict=True):
+            if keys.count(name) > 1:
+                raise yaml.constructor.ConstructorError(problem=f"{name} stands twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str, source: str) -> dict[str, Any]:
+    """The map of sections that a params file or a recipe holds.
+
+    Args:
+        source: what errors call it.
+
+    Raises:
+        UserError: it is no YAML or no map, or has a key twice.
+    """
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _EachKeyOnce)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         raise UserError(f"{source}{line} is not YAML: {getattr(error, 'problem', error)}; mend it there") from None
     if not isinstance(raw, dict):
         raise UserError(f"{source} holds {type(raw).__name__}, expected a map of sections; restore it with git")
-    parameters = _validate(raw, source)
-    for group in GROUPS:
-        for name in parameters.variants(group):
-            resolve_variant(parameters, group, name)
-    return parameters
+    return raw
 
 
 def resolve_variant(parameters: Parameters, group: VariantGroup, name: str) -> Parameters:
@@ -83,7 +108,8 @@ def _validate(raw: dict[str, Any], source: str) -> Parameters:
 
 
 def _one_line(error: ValidationError) -> str:
-    problems = error.errors()
+    # A misspelt key is also a missing one; what was written is what has to be mended.
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"] if part not in SOURCES)
     if first["type"] == "extra_forbidden":
@@ -95,5 +121,7 @@ def _one_line(error: ValidationError) -> str:
         text = f"{key}: {message}" if key else message
     else:
         text = f"{key}: {first['input']!r} given; {first['msg'][0].lower()}{first['msg'][1:]}"
+        if isinstance(first["input"], str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", first["input"]):
+            text += "; YAML takes it for a number with a point alone, as 3.0e-4"
     more = len(problems) - 1
     return text + (f" (and {more} more)" if more else "")

@@ -16,12 +16,14 @@ Stage = Literal["pretrain", "finetune", "segment"]  # that trains
 Overrides = dict[str, dict[str, Any]]
 RESCALES = ([4, 2, 1, 0.5], [2, 1, 0.5, 0.25])
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Variant = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]  # a dash parts it from its seed
 
 
 class Section(BaseModel):
     """A part of params.yaml: unknown keys are refused, and no type is guessed."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # As JSON, which has no infinity, it is read back as it was.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, ser_json_inf_nan="constants")
 
 
 class Seeds(Section):
@@ -154,6 +156,14 @@ class Augmentation(Section):
     rand_augment: str | None
     random_erasing: Probability
 
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> "Augmentation":
+        if self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError(f"crop_scale {self.crop_scale} must be [least, most]")
+        if self.rand_augment is not None and self.rand_augment.split("-")[0] != "rand":
+            raise ValueError(f"rand_augment {self.rand_augment!r} must be of timm's form, such as rand-m9-mstd0.5-inc1")
+        return self
+
     @property
     def cropped_only(self) -> bool:
         """Whether it is crop and flip alone."""
@@ -194,6 +204,12 @@ class SceneAugmentation(Section):
     ratio: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]
     flip: Probability
     photometric_distortion: bool
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> "SceneAugmentation":
+        if self.ratio[0] > self.ratio[1]:
+            raise ValueError(f"ratio {self.ratio} must be [least, most]")
+        return self
 
 
 class Model(Section):
@@ -392,8 +408,8 @@ class FurtherAblations(Section):
     """Variants that only `snakemake ablations_all` runs, with seeds of their own."""
 
     seeds: Annotated[list[Count], Field(min_length=1)]
-    pretraining: dict[Name, Overrides]
-    finetuning: dict[Name, Overrides]
+    pretraining: dict[Variant, Overrides]
+    finetuning: dict[Variant, Overrides]
 
 
 class Parameters(Section):
@@ -410,9 +426,9 @@ class Parameters(Section):
     finetune: Finetune
     segment: Segment
     execution: Execution
-    pretraining: dict[Name, Overrides]
-    finetuning: dict[Name, Overrides]
-    segmentation: dict[Name, Overrides]
+    pretraining: dict[Variant, Overrides]
+    finetuning: dict[Variant, Overrides]
+    segmentation: dict[Variant, Overrides]
     further_ablations: FurtherAblations
 
     def variants(self, group: str) -> dict[str, Overrides]:
@@ -469,6 +485,9 @@ class Parameters(Section):
         further = self.further_ablations
         names = [*self.pretraining, *self.finetuning, *further.pretraining, *further.finetuning]
         repeated = sorted({name for name in names if names.count(name) > 1})
+        ambiguous = sorted(name for name in names if name.startswith("variants_"))
+        if ambiguous:
+            raise ValueError(f"{ambiguous}: a variant's name must not begin with variants_, as a stage's does")
         if repeated:
             raise ValueError(f"{repeated} stand in more than one of the maps of variants; give each variant one name")
         missing = sorted(set(further.seeds) - set(self.seeds.classification))

@@ -184,7 +184,12 @@ def _cost(parameters: Parameters, stage: Stage, runs: int, gpus: int) -> StageCo
         images = settings.labels if isinstance(settings, Finetune) else parameters.data.training_images
         steps = settings.epochs * (images // settings.batch_size)
     element = 2 if settings.precision == "bfloat16" else 4
-    memory = one.parameters * (BYTES_PER_PARAMETER + 4) + one.saved * element * -(-settings.batch_size // gpus)
+    execution = getattr(parameters.execution, stage)
+    at_once = -(-settings.batch_size // gpus)
+    if execution.images_per_pass is not None:
+        at_once = min(at_once, execution.images_per_pass)
+    held = one.parameters * (BYTES_PER_PARAMETER + 4) / (gpus if execution.shard else 1)
+    memory = held + one.saved * element * at_once
     return StageCost(stage, runs, steps, steps * settings.batch_size, one, memory, 4.0 * one.parameters)
 
 

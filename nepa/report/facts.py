@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from nepa.parameters import Parameters
+from nepa.parameters.loading import GROUPS
 from nepa.report.collect import STAGES, Run
 from nepa.report.markdown import NONE, joined, number, setting
 from nepa.report.table import of_recipe, paper
@@ -24,7 +25,7 @@ def pretraining_table(rows: pd.DataFrame) -> pd.DataFrame:
                 "loss": number(measures["evaluation_loss"], 4),
                 "relative spread": number(measures["relative_spread"], 4),
                 "cosine with own position": number(measures["identity_cosine"], 4),
-                "seeds": mine["n"].iloc[0],
+                "seeds": mine["n"].max(),
             }
         )
     return pd.DataFrame(lines)
@@ -92,7 +93,7 @@ def variants_table(parameters: Parameters) -> pd.DataFrame:
             "here": setting(value),
             "shared": setting(getattr(getattr(parameters, of), key)),
         }
-        for group in ("pretraining", "finetuning", "segmentation")
+        for group in GROUPS
         for variant, sections in parameters.variants(group).items()
         for of, values in sections.items()
         for key, value in values.items()

@@ -26,11 +26,12 @@ def write_page(document: str, folder: Path) -> str:
             token.attrSet("id", anchor(_text(tokens[position + 1])))
         for child in token.children or []:
             address = str(child.attrGet("src") or child.attrGet("href") or "")
-            if child.type == "image":
-                child.attrSet("src", _embedded(folder / address))
-            elif child.type == "link_open" and (folder / address).is_file():
+            # Nor may they have this machine's files put into it.
+            if child.type not in ("image", "link_open") or not _lies_in(folder, folder / address):
+                continue
+            child.attrSet("src" if child.type == "image" else "href", _embedded(folder / address))
+            if child.type == "link_open":
                 child.attrSet("download", address)
-                child.attrSet("href", _embedded(folder / address))
     title = next(_text(tokens[number + 1]) for number, token in enumerate(tokens) if token.tag == "h1")
     template = jinja2.Template(files("nepa.report").joinpath("page.html.j2").read_text(), keep_trailing_newline=True)
     return template.render(title=title, body=parser.renderer.render(tokens, parser.options, {}))
@@ -38,6 +39,10 @@ def write_page(document: str, folder: Path) -> str:
 
 def _text(heading: Token) -> str:
     return "".join(child.content for child in heading.children or [])
+
+
+def _lies_in(folder: Path, file: Path) -> bool:
+    return file.is_file() and file.resolve().is_relative_to(folder.resolve())
 
 
 def _embedded(file: Path) -> str:

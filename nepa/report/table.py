@@ -93,8 +93,8 @@ def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str
         rows += [
             _row(task, "", variant, table["metric"], [], set())
             for task, table in figures.items()
-            for variant in table["rows"]
-            if (task, variant) not in present
+            for variant, figure in table["rows"].items()
+            if (task, variant) not in present and figure is not None
         ]
     for row in rows:
         row["recipe"] = recipe

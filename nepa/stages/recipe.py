@@ -9,12 +9,11 @@ from ruamel.yaml.comments import CommentedMap
 
 from nepa.errors import UserError
 from nepa.files import write_atomically
-from nepa.parameters import Parameters, load_parameters
-from nepa.parameters.loading import parse_parameters
+from nepa.parameters import Parameters
+from nepa.parameters.loading import GROUPS, parse_parameters, read_yaml
 
 RECIPES = Path("recipes")
 TARGET = Path("params.yaml")
-VARIANTS = ("pretraining", "finetuning", "segmentation")
 
 
 def list_recipes() -> str:
@@ -29,11 +28,15 @@ def put_in_place(name: str) -> str:
         UserError: there is no such recipe, or it is not valid.
     """
     text = recipe_text(name)
-    before = _flat(YAML(typ="safe").load(TARGET.read_text())) if TARGET.exists() else {}
+    source = f"{RECIPES / name}.yaml"
+    parse_parameters(text, source)
+    try:
+        before = _flat(read_yaml(TARGET.read_text(), str(TARGET)))
+    except (FileNotFoundError, UserError):  # what cannot be read is what someone wants to replace
+        before = {}
     with write_atomically(TARGET) as beside:
         beside.write_text(text)
-        load_parameters(beside)
-    after = _flat(YAML(typ="safe").load(text))
+    after = _flat(read_yaml(text, source))
     changed = [key for key in before | after if before.get(key, "-") != after.get(key, "-")]
     lines = [f"{key}: {before.get(key, '-')} -> {after.get(key, '-')}" for key in changed]
     return "\n".join(lines) or f"params.yaml is {name} already"
@@ -48,12 +51,17 @@ def recipe_parameters(name: str) -> Parameters:
     return parse_parameters(recipe_text(name), f"{RECIPES / name}.yaml")
 
 
-def recipe_text(name: str) -> str:
+def recipe_text(name: str, asked_by: tuple[str, ...] = ()) -> str:
     """The whole recipe: what it is based on, if anything, with its own numbers in their place.
 
+    Args:
+        asked_by: the recipes that are based on it.
+
     Raises:
-        UserError: there is no such recipe.
+        UserError: there is no such recipe, it is no YAML, or it is based on itself.
     """
+    if name in asked_by:
+        raise UserError(f"{RECIPES / name}.yaml is based on itself, by way of {', '.join(asked_by)}; mend based_on")
     path = RECIPES / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
@@ -62,10 +70,11 @@ def recipe_text(name: str) -> str:
     yaml.width = 4096
     # Else what is null would look as if it had been forgotten.
     yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
+    read_yaml(path.read_text(), str(path))  # whose errors are one line
     own = yaml.load(path.read_text())
     if "based_on" not in own:
         return path.read_text()
-    base = yaml.load(recipe_text(own.pop("based_on")))
+    base = yaml.load(recipe_text(own.pop("based_on"), (*asked_by, name)))
     _lay_over(base, own)
     written = io.StringIO()
     yaml.dump(base, written)
@@ -75,7 +84,7 @@ def recipe_text(name: str) -> str:
 def _lay_over(base: CommentedMap, own: CommentedMap) -> None:
     for key, value in own.items():
         # Maps of variants are taken whole; sections are merged, so that a recipe names only what it changes.
-        if isinstance(value, CommentedMap) and isinstance(base.get(key), CommentedMap) and key not in VARIANTS:
+        if isinstance(value, CommentedMap) and isinstance(base.get(key), CommentedMap) and key not in GROUPS:
             _lay_over(base[key], value)
         else:
             base[key] = value

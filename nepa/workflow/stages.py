@@ -56,10 +56,12 @@ class Stage:
         # Ask the training to stop two minutes before SLURM ends the job.
         found["slurm_extra"] = "--signal=TERM@120"
         if gpus:
-            found["gpu"] = nodes * gpus
+            # One machine's trainings take its GPUs from the first on, so its profile has them one after another.
+            found |= {"gpu": nodes * gpus, "gpu_stage": 1}
         if nodes > 1:
-            # The executor then leaves it to the stage to start on the other nodes, one torchrun on each.
-            found |= {"mpi": "torchrun", "tasks": nodes}
+            # The executor then leaves it to the stage to start on the other nodes, one torchrun on each. By itself it
+            # would ask SLURM for as many tasks on each GPU.
+            found |= {"mpi": "torchrun", "tasks": nodes, "tasks_per_gpu": 0}
         return found
 
     @property

@@ -123,7 +123,7 @@ def test_a_card_beside_timm_s_format(here: Path, tmp_path: Path, kind: str) -> N
     results = Path(str(source.parent).replace("checkpoints", "results/runs"))
     metrics, facts = (json.loads((results / f"{name}.json").read_text()) for name in ("metrics", "run"))
     if kind == "classifier":
-        assert f"| top-1 accuracy, % | {metrics['top1']:.4g} |" in text and "on 800 test images" in text
+        assert f"| top-1 accuracy, % | {metrics['top1']:.4g} |" in text and "on 801 test images" in text
         assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == round(metrics["top1"], 2)
         assert "`nepa pretrain --variant full --seed 0`" in text and "`nepa finetune --variant full --seed 0`" in text
         assert "| labels | 40 |" in text and "| base_learning_rate | 0.016 |" in text

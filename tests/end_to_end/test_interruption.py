@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from clones import IDLE, copy_of_the_working_tree, environment, run, shrunk
 
 pytestmark = pytest.mark.slow
@@ -153,3 +154,20 @@ def test_asked_to_stop(uninterrupted: Path, tmp_path: Path, name: str) -> None:
     assert json.loads((clone / "runs" / RUN / "status.json").read_text())["state"] == "stopped"
     shown = run(clone, ["nepa", "status"])
     assert "| smallest: pretrain full seed 0 | stopped " in shown
+
+
+def test_a_signal_to_every_process_of_a_training(uninterrupted: Path, tmp_path: Path) -> None:
+    """As SLURM and torchrun give it: those that read the data go on until the checkpoint is written."""
+    clone = tmp_path / "clone"
+    shutil.copytree(uninterrupted, clone, symlinks=True)
+    expected = outcome(clone)
+    forget(clone)
+    raw = yaml.safe_load((clone / "params.yaml").read_text())
+    raw["execution"]["pretrain"]["workers"] = 2
+    (clone / "params.yaml").write_text(yaml.safe_dump(raw))
+    process = start(clone, ["nepa", "pretrain"])
+    assert wait_for(process, "*/step-*.pt", clone)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 75
+    assert "goes on after step" in run(clone, ["nepa", "pretrain"])
+    assert outcome(clone) == expected

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import ROOT, Write
 
 from nepa.errors import UserError
 from nepa.parameters.loading import load_parameters, resolve_variant
+from nepa.stages.recipe import recipe_text
 
 
 def message(path: Path) -> str:
@@ -37,6 +39,7 @@ def test_the_default_is_valid() -> None:
     ("key", "value", "expected"),
     [
         ("model.widht", 32, ["model.widht", "unknown key", "32"]),
+        ("pretrain.base_learning_rate", "3e-4", ["'3e-4' given", "a point", "3.0e-4"]),
         ("model.width", "wide", ["model.width", "'wide'", "integer"]),
         ("model.width", 16.0, ["model.width", "16.0", "integer"]),
         ("model.width", 18, ["model: width 18 / heads 2 is 9", "axial RoPE", "multiple of 4"]),
@@ -62,6 +65,9 @@ def test_the_default_is_valid() -> None:
         ("pretraining.wide", {"model": {"width": 15}}, ["pretraining.wide", "width 15", "multiple of heads 2"]),
         ("pretraining.typo", {"objective": {"shfit": False}}, ["pretraining.typo", "shfit", "unknown key"]),
         ("finetuning.unfair", {"data": {"classes": 3}}, ["finetuning.unfair.data", "may only override finetune"]),
+        ("pretraining.with-dash", {}, ["with-dash", "pattern"]),
+        ("finetuning.variants_full", {}, ["variants_full", "must not begin with variants_"]),
+        ("scenes", None, ["scenes is null, but segmentation has variants"]),
         ("finetuning.full", {}, ["'full'", "each variant one name"]),
     ],
 )
@@ -70,6 +76,31 @@ def test_bad_values_are_refused(write_parameters: Write, key: str, value: Any, e
     assert text.startswith(("params.yaml", "/")), text
     for part in expected:
         assert part in text
+
+
+def test_a_misspelt_key_is_named_before_what_it_leaves_missing(write_parameters: Write) -> None:
+    path = write_parameters()
+    path.write_text(path.read_text().replace("stop_gradient: true", "stop_grdient: true"))
+    assert "objective.stop_grdient: unknown key" in message(path)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("finetune", "crop_scale", [1.0, 0.2], ["crop_scale [1.0, 0.2]", "[least, most]"]),
+        ("finetune", "rand_augment", "rund-m9", ["'rund-m9'", "rand-m9-mstd0.5-inc1"]),
+        ("segment", "ratio", [2.0, 0.5], ["ratio [2.0, 0.5]", "[least, most]"]),
+    ],
+)
+def test_augmentations_that_could_not_be_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str, key: str, value: Any, expected: list[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    raw = yaml.safe_load(recipe_text("imagenet-base-paper"))
+    raw[section]["augmentation"][key] = value
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    text = message(tmp_path / "params.yaml")
+    assert all(part in text for part in expected), text
 
 
 def test_missing_key(write_parameters: Write) -> None:
@@ -82,6 +113,7 @@ def test_missing_key(write_parameters: Write) -> None:
     ("content", "expected"),
     [
         (b"model: {width: 3\nseeds: [1", "line 2 is not YAML"),
+        (b"model: {width: 3}\nmodel: {width: 4}\n", "line 2 is not YAML: model stands twice"),
         (b"- a\n- list\n", "holds list, expected a map"),
         (b"\xff\xfe\x00", "is not YAML"),
     ],

@@ -1,5 +1,6 @@
 """results/report.md and report.html: made of files alone, the same twice; the summary says what the tables say."""
 
+import base64
 import re
 import shutil
 from collections.abc import Iterator
@@ -111,6 +112,19 @@ def test_the_page_needs_nothing_but_itself(everything: Path) -> None:
 def test_what_others_wrote_is_no_markup(tmp_path: Path) -> None:
     page = write_page("# <b>Title\n\n| a |\n|---|\n| <script>alert(1)</script> |\n", tmp_path)
     assert "<script" not in page and "&lt;script&gt;" in page and "<title>&lt;b&gt;Title</title>" in page
+
+
+def test_what_others_wrote_reads_no_file_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("a password")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/table.csv").write_text("a,table")
+    secret = base64.b64encode(b"a password").decode()
+    for address in (tmp_path / "secret.txt", "../secret.txt"):
+        page = write_page(f"# T\n\n[link]({address}) ![picture]({address})\n", tmp_path / "results")
+        assert secret not in page
+    assert "![" not in write_page("# T\n\n![gone](nowhere.png)\n", tmp_path / "results")
+    own = write_page("# T\n\n[numbers](table.csv)\n", tmp_path / "results")
+    assert base64.b64encode(b"a,table").decode() in own
 
 
 def test_recipes_stand_side_by_side_and_none_looks_as_if_it_had_run(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from report_runs import write_run
 
 from nepa.errors import UserError
@@ -50,6 +51,14 @@ def test_what_is_declared_and_absent_is_not_run(project: Path) -> None:
         assert found["status"] == "not_run" and found["n"] == 0 and pd.isna(found["mean"])
 
 
+def test_rows_that_neither_the_paper_nor_the_recipe_has_are_left_out(project: Path) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["finetuning"], raw["segmentation"] = {}, {"full": {}}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    write_run("finetune", "full", 0)
+    assert not set(table()["variant"]) & {"from_scratch", "from_scratch_long"}
+
+
 def test_a_run_that_params_yaml_no_longer_declares_is_left_out(project: Path) -> None:
     write_run("finetune", "full", 0, top1=80.0)
     write_run("finetune", "full", 77, top1=10.0)
@@ -92,6 +101,8 @@ def test_paired_difference_is_student_s() -> None:
     assert paired_difference({0: 5.0, 1: 7.0, 2: 9.1}, {0: 1.0, 1: 3.0, 2: 5.0}).resolved
     assert not paired_difference({0: 5.0}, {0: 1.0}).resolved
     assert paired_difference({0: 5.0}, {1: 1.0}) is None
+    # Two seeds that differ by as many images each: nothing is known of how much others would.
+    assert not paired_difference({0: 50.0, 1: 60.0}, {0: 46.0, 1: 56.0}).resolved
 
 
 def test_a_truncated_result_is_named(project: Path) -> None:

@@ -44,7 +44,7 @@ def test_the_main_line_twice_gives_the_same_digits(project: Path) -> None:
     pretrained, tuned, segmented = metrics("pretrain"), metrics("finetune"), metrics("segment")
     assert pretrained["steps"] == 2 * (197 // 32)
     assert tuned["steps"] == 2 * (40 // 20) and tuned["labels"] == 40
-    assert sum(map(sum, tuned["confusion"])) == 800
+    assert sum(map(sum, tuned["confusion"])) == 801
     assert tuned["top1"] == pytest.approx(sum(tuned["confusion"][i][i] for i in range(10)) / 8)
     assert set(segmented["IoU"]) == {f"digit {digit}" for digit in range(10)}
     facts = json.loads((RESULTS / "pretrain/full/seed-0/run.json").read_text())
@@ -94,7 +94,7 @@ def test_patch_embedding_is_frozen_where_it_was_pretrained(project: Path) -> Non
 
 
 def weights(stage: str, variant: str = "full") -> dict[str, torch.Tensor]:
-    name = "backbone" if stage == "pretrain" else "classifier"
+    name = {"pretrain": "backbone", "finetune": "classifier", "segment": "segmentor"}[stage]
     return load_file(f"checkpoints/smallest/{stage}/{variant}/seed-0/{name}.safetensors")
 
 
@@ -151,6 +151,46 @@ def test_every_setting_of_pretraining_is_heard(project: Path) -> None:
     assert set(changes) == set(Pretrain.model_fields) - {"augmentation", "monitor_every", "monitor_images"}
     found = heard(project, "pretrain", "pretraining", {key: {key: value} for key, value in changes.items()})
     assert [key for key, reached in found.items() if not reached] == []
+
+
+# How a trained segmentor is tested; its weights do not know.
+OF_THE_TEST = {"stride", "inference", "test_scale", "test_scales", "test_flip"}
+
+
+@pytest.mark.slow
+def test_every_setting_of_segmentation_is_heard(project: Path) -> None:
+    changes = {
+        "initialisation": "random", "iterations": 2, "batch_size": 3, "learning_rate": 1e-4, "betas": [0.5, 0.9],
+        "weight_decay": 0.5, "warmup_iterations": 0, "clip_gradient": 0.01, "ema_decay": 0.5, "precision": "bfloat16",
+        "layer_decay": 0.5, "drop_path": 0.9, "blocks": [0, 1, 1, 1], "rescales": [4, 2, 1, 0.5], "decoder_channels": 4,
+        "pool_scales": [1, 2, 2, 6], "auxiliary_channels": 4, "auxiliary_weight": 0.0, "dropout": 0.5, "crop": 20,
+        "cat_max_ratio": 0.3,
+        "augmentation": {"scale": [40, 40], "ratio": [0.9, 1.5], "flip": 0.0, "photometric_distortion": False},
+    }  # fmt: skip
+    from nepa.parameters.schema import Segment
+
+    assert set(changes) == set(Segment.model_fields) - OF_THE_TEST
+    alone = {key: {key: value} for key, value in changes.items()}
+    alone["crop"]["stride"] = 10
+    run("pretrain")
+    found = heard(project, "segment", "segmentation", alone)
+    assert [key for key, reached in found.items() if not reached] == []
+
+
+def test_what_a_run_s_identity_depends_on(project: Path) -> None:
+    """A pretraining goes on where only the scenes have changed; nothing goes on with another model or data."""
+    from nepa.parameters.loading import load_parameters
+    from nepa.stages.paths import RunPaths
+
+    here = load_parameters()
+    other_scenes = here.model_copy(update={"scenes": here.scenes.model_copy(update={"validation": 9})})
+    other_model = here.model_copy(update={"model": here.model.model_copy(update={"width": 32})})
+    for stage, on_scenes in (("pretrain", False), ("finetune", False), ("segment", True)):
+        paths = RunPaths.of(here, stage, "full", 0)
+        assert (paths.identity(here, "data") != paths.identity(other_scenes, "data")) == on_scenes
+        assert paths.identity(here, "data") != paths.identity(other_model, "data")
+        assert paths.identity(here, "data") != paths.identity(here, "other data")
+        assert paths.identity(here, "data") != RunPaths.of(here, stage, "full", 1).identity(here, "data")
 
 
 def test_pooling(project: Path) -> None:

@@ -94,13 +94,22 @@ def test_an_unknown_or_broken_recipe_leaves_params_yaml_alone(place: Path, capsy
     assert main(["recipe", "digits"]) == 0
     before = Path("params.yaml").read_bytes()
     (place / "recipes/broken.yaml").write_text("based_on: digits\nmodel: {heads: 3}\n")
+    (place / "recipes/itself.yaml").write_text("based_on: itself\n")
+    (place / "recipes/empty.yaml").write_text("")
+    (place / "recipes/torn.yaml").write_text("model: {heads: 3")
     for name, message in (
         ("nothing", "recipes/nothing.yaml not found; there are broken, cifar10, "),
-        ("broken", "heads 3"),
+        ("broken", "recipes/broken.yaml: model: "),
+        ("itself", "recipes/itself.yaml is based on itself, by way of itself; mend based_on"),
+        ("empty", "recipes/empty.yaml holds NoneType, expected a map"),
+        ("torn", "recipes/torn.yaml, line 1 is not YAML"),
     ):
         assert main(["recipe", name]) == 2
         assert message in capsys.readouterr().err
     assert Path("params.yaml").read_bytes() == before and not list(place.glob(".params*"))
+    Path("params.yaml").write_text("model: {heads: 3")
+    assert main(["recipe", "digits"]) == 0  # whatever is there
+    assert Path("params.yaml").read_bytes() == before
 
 
 def test_a_rehearsal_goes_through_every_stage(place: Path) -> None:
@@ -174,7 +183,7 @@ def test_recipes_lose_nothing_of_their_base() -> None:
     assert base.keys() == code.keys()
     assert {key for key in base["finetune"] if base["finetune"][key] != code["finetune"][key]} == {
         "base_learning_rate", "warmup_epochs", "layer_decay", "layer_decay_end", "layer_warmup", "head_learning_rate",
-        "augmentation",
+        "augmentation", "clip_gradient",
     }  # fmt: skip
 
 

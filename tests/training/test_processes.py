@@ -85,7 +85,7 @@ def test_two_processes_give_the_curve_of_one(shared: Path) -> None:
     assert shown.count("step 12/12") == 1  # one speaks for all
     for stage, (curve, of_one) in expected.items():
         found = curves(stage)
-        assert (found - curve).abs().max().max() < 1e-5 * (1 if stage != "finetune" else 1)
+        assert (found - curve).abs().max().max() < 1e-5
         assert metrics(stage)["loss"] == pytest.approx(of_one["loss"], abs=1e-5)
         facts = json.loads((RESULTS / stage / "full/seed-0/run.json").read_text())
         assert facts["processes"] == 2

@@ -11,7 +11,7 @@ import yaml
 from conftest import ROOT, smallest_parameters
 from dvc.repo import Repo
 
-from nepa.workflow.stages import mark, out_of_date, read_stages
+from nepa.workflow.stages import Stage, mark, out_of_date, read_stages
 
 TOY = {
     "stages": {
@@ -42,6 +42,16 @@ def test_order_and_resources(toy: Path) -> None:
     assert order.index("check") < order.index("first") < order.index("second")
     assert stages["second"].after == ("first",)
     assert stages["first"].meta["cpus"] == 2
+
+
+def test_resources_of_several_nodes() -> None:
+    """SLURM gets one task a node; the executor would make `tasks` a number for each GPU."""
+    stage = Stage("pretrain@full-0", "pretrain", (), {"nodes": 2, "gpus": 8, "cpus": 96})
+    assert stage.resources.items() >= {"nodes": 2, "gpu": 16, "tasks": 2, "tasks_per_gpu": 0, "mpi": "torchrun"}.items()
+    one = Stage("pretrain@full-0", "pretrain", (), {"nodes": 1, "gpus": 8, "cpus": 96})
+    assert not {"tasks", "mpi"} & set(one.resources)
+    profile = yaml.safe_load((ROOT / "workflow/profiles/default/config.yaml").read_text())
+    assert profile["resources"]["gpu_stage"] == one.resources["gpu_stage"] == 1  # one at a time
 
 
 def test_nothing_is_out_of_date_after_a_run(toy: Path) -> None:

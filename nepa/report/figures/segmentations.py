@@ -1,5 +1,7 @@
 """Scenes, their truth and what each variant predicts."""
 
+import re
+
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -9,6 +11,16 @@ from nepa.report.collect import Run
 from nepa.report.figures.style import WIDTH, first_runs
 
 LEGEND_UP_TO = 20  # classes, those of most pixels: more would be no legend
+
+
+def broken(title: str, room: int) -> str:
+    """A variant and its seed in lines of at most `room` letters, which end at a comma or an underscore."""
+    lines = [""]
+    for part in re.findall(r"[^_ ]+[_ ]?", title):
+        if lines[-1] and len(lines[-1] + part) > room:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def draw_segmentations(runs: list[Run]) -> Figure | None:
@@ -37,7 +49,8 @@ def draw_segmentations(runs: list[Run]) -> Figure | None:
     for row in range(rows):
         grid[row, 0].imshow(shown[f"image_{row}"], cmap="gray", vmin=0, vmax=255)
     for column, (title, pictures) in enumerate(maps.items(), start=1):
-        grid[0, column].set_title(title.replace(", ", "\n") if len(maps) > 4 else title)
+        room = int(side * 72 / 5.5)  # letters, of some 5.5 points
+        grid[0, column].set_title(broken(title, room))
         for row, picture in enumerate(pictures):
             scored = np.ma.array(picture, mask=truths[row] >= classes)
             grid[row, column].imshow(scored, cmap=palette, vmin=-0.5, vmax=classes - 0.5, interpolation="nearest")

@@ -80,6 +80,7 @@ def plot_history(axes: Axes, runs: list[Run], stage: str, variant: str, column: 
         return
     table = pd.concat([history.set_index("step")[column] for history in histories], axis=1)
     line = line_of(variant)
-    axes.plot(table.index, table.mean(axis=1), label=variant, **line)
+    marker = "o" if len(table) == 1 else None  # of a single row there is no line
+    axes.plot(table.index, table.mean(axis=1), label=variant, marker=marker, **line)
     band = table.min(axis=1), table.max(axis=1)
     axes.fill_between(table.index, *band, color=line["color"], alpha=0.15, linewidth=0)
