@@ -45,7 +45,7 @@ def test_the_main_line_twice_gives_the_same_digits(project: Path) -> None:
     assert pretrained["steps"] == 2 * (197 // 32)
     assert tuned["steps"] == 2 * (40 // 20) and tuned["labels"] == 40
     assert sum(map(sum, tuned["confusion"])) == 801
-    assert tuned["top1"] == pytest.approx(sum(tuned["confusion"][i][i] for i in range(10)) / 8)
+    assert tuned["top1"] == pytest.approx(100 * sum(tuned["confusion"][i][i] for i in range(10)) / 801)
     assert set(segmented["IoU"]) == {f"digit {digit}" for digit in range(10)}
     facts = json.loads((RESULTS / "pretrain/full/seed-0/run.json").read_text())
     assert facts["seed"] == 0 and facts["threads"] == 1 and len(facts["code"]) == len(facts["data"]) == 64
@@ -241,6 +241,15 @@ def test_a_divergence_is_a_result(project: Path) -> None:
     assert (RESULTS / "segment/explodes/seed-0/samples.npz").exists()  # DVC expects all outputs of a stage
     run("report")
     assert "| `explodes` " in Path("results/report.md").read_text()
+
+
+def test_a_recipe_without_scenes(project: Path) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text()) | {"scenes": None, "segmentation": {}}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    run("prepare")
+    assert list(Path("data/smallest/scenes").iterdir()) == []
+    run("pretrain")
+    run("report")
 
 
 def test_a_pretraining_s_status_passes_on(project: Path) -> None:

@@ -1,5 +1,6 @@
 """The one training loop: averaged weights, divergence, the same digits twice, what is recorded."""
 
+import copy
 import logging
 import math
 from pathlib import Path
@@ -17,6 +18,7 @@ from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters, load_parameters
 from nepa.stages.pretrain import Pretraining
 from nepa.training.engine import Training, run_training
+from nepa.training.hooks import Averaging
 from nepa.training.task import Task
 
 DECAY = 0.9
@@ -157,3 +159,14 @@ def test_workers_start_to_read_once(tmp_path: Path, parameters: Parameters, monk
     monkeypatch.setattr(DataLoader, "__iter__", lambda loader: started.append(loader) or iterate(loader))
     train(tmp_path, parameters, Watched(parameters))
     assert len(started) == 1
+
+
+def test_the_average_has_the_statistics_of_batch_norm() -> None:
+    """They are an average already."""
+    trained = torch.nn.BatchNorm1d(3)
+    averaged = copy.deepcopy(trained)
+    averaging = Averaging(averaged, trained, decay=0.9)
+    for step in range(2):
+        trained(torch.randn(8, 3) + 5)
+        averaging.after_train_iter(None, step)
+        assert averaged.running_mean.equal(trained.running_mean) and averaged.running_mean.any()
