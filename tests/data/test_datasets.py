@@ -13,7 +13,7 @@ from nepa.parameters import load_parameters
 def test_the_digits_are_taken_in_their_order(project: Path) -> None:
     parameters = load_parameters()
     batches = list(evaluation_batches(parameters, "test"))
-    assert [len(batch["labels"]) for batch in batches] == [512, 288]
+    assert [len(batch["labels"]) for batch in batches] == [512, 289]
     images = normalised(torch.cat([batch["images"] for batch in batches])[:300], parameters.data)
     assert torch.equal(images, first_images(parameters, "test", 300))
     chosen = np.array([5, 3, 8])
