@@ -8,6 +8,7 @@ import pandas as pd
 from nepa.parameters import Parameters
 from nepa.report.collect import Run, declared_runs
 from nepa.report.comparisons import Comparison, PaperTable
+from nepa.report.figures.confusion import SHOWN as CONFUSION_OF
 from nepa.report.markdown import bold, interval, joined, link, paper_figure, section
 
 # In the order of the summary. `reference` is no finding.
@@ -78,7 +79,7 @@ def findings_table(recipe: str, tables: list[PaperTable], figures: dict[str, str
     for table, row in sorted(_findings(tables), key=lambda finding: KINDS.index(finding[1].verdict.kind)):
         evidence = [link(table.name, section(recipe, table.name))]
         picture, heading = PICTURES.get(table.task, ("", ""))
-        if picture in figures:
+        if picture in figures and (picture != "confusion" or row.variant in CONFUSION_OF):
             evidence.append(link(heading, section(recipe, heading)))
         lines.append(
             {
