@@ -204,6 +204,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _train(parameters: Parameters, stage: str, variant: str, seed: int) -> int:
+    execution = getattr(parameters.execution, stage)
+    if not execution.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = (
+            ""  # before the first import that asks for GPUs: torch remembers the answer
+        )
     module = import_stage(stage)
     from nepa.stages.paths import RunPaths
     from nepa.training.interruption import EXIT_CODE, Stopped, only_process
@@ -212,7 +217,7 @@ def _train(parameters: Parameters, stage: str, variant: str, seed: int) -> int:
 
     arguments = [stage, "--variant", variant, "--seed", str(seed)]
     scratch = RunPaths.of(parameters, stage, variant, seed).scratch
-    status = launch(getattr(parameters.execution, stage), arguments, scratch)
+    status = launch(execution, arguments, scratch)
     if status is not None:
         return status
     try:

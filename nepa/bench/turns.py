@@ -18,14 +18,15 @@ class Reading(NamedTuple):
     @classmethod
     def at_start(cls) -> Self:
         """The clocks, read last: to look for the children among all processes of a machine takes milliseconds."""
-        processor = _processor_time()
+        of_children = _children_s_time()
+        processor = time.process_time() + of_children
         return cls(wall_clock(), processor)
 
     @classmethod
     def at_end(cls) -> Self:
         """The clocks, read first."""
-        wall = wall_clock()
-        return cls(wall, _processor_time())
+        wall, own = wall_clock(), time.process_time()
+        return cls(wall, own + _children_s_time())
 
     def since(self, before: "Reading") -> "Reading":
         """What has passed."""
@@ -39,9 +40,9 @@ def wall_clock() -> float:
     return time.perf_counter()
 
 
-def _processor_time() -> float:
+def _children_s_time() -> float:
     children = (child.cpu_times() for child in psutil.Process().children(recursive=True))
-    return time.process_time() + sum(used.user + used.system for used in children)
+    return sum(used.user + used.system for used in children)
 
 
 @dataclass(frozen=True)

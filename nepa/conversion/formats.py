@@ -88,7 +88,7 @@ def _write_timm(checkpoint: Checkpoint, folder: Path, _: Path) -> None:
     _write_config(folder / "config.json", config)
 
 
-def _write_mmsegmentation(checkpoint: Checkpoint, folder: Path, target: Path) -> None:
+def _write_mmsegmentation(checkpoint: Checkpoint, folder: Path, _: Path) -> None:
     if checkpoint.description.kind == "segmentor":
         _write_segmentor(checkpoint, folder)
         return

@@ -60,7 +60,7 @@ class _EachKeyOnce(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key, _ in node.value:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"{key.value} stands twice", problem_mark=key.start_mark
@@ -124,7 +124,7 @@ def _one_line(error: ValidationError) -> str:
         text = f"{key}: {message}" if key else message
     else:
         text = f"{key}: {first['input']!r} given; {first['msg'][0].lower()}{first['msg'][1:]}"
-        if isinstance(first["input"], str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", first["input"]):
-            text += "; YAML takes it for a number with a point alone, as 3.0e-4"
+        if isinstance(first["input"], str) and re.fullmatch(r"[+-]?\d+\.?\d*[eE][+-]?\d+", first["input"]):
+            text += "; YAML takes it for a number with a point and a signed exponent alone, as 3.0e-4"
     more = len(problems) - 1
     return text + (f" (and {more} more)" if more else "")

@@ -22,8 +22,8 @@ class Difference:
 
     @property
     def resolved(self) -> bool:
-        """The interval excludes 0; one without width does not tell: so few images cannot differ less."""
-        return self.low < self.high and (self.low > 0 or self.high < 0)
+        """The interval excludes 0."""
+        return self.low > 0 or self.high < 0
 
 
 def paired_difference(ours: dict[int, float], other: dict[int, float]) -> Difference | None:

@@ -10,6 +10,8 @@ from nepa.report.statistics import paired_difference
 MARGIN_OVER_CHANCE = 5.0
 # A level counts as reproduced when its whole interval lies this close to the paper's figure, in points.
 LEVEL_MARGIN = 1.0
+# Points. An interval of no width tells nothing: seeds that differ by as many images each could not differ less.
+FINEST = 1e-3
 FAILED = ("collapsed", "identity", "diverged")
 Kind = Literal[
     "reproduced", "partly reproduced", "not reproduced", "not resolved", "not run", "not in the paper", "reference"
@@ -58,7 +60,7 @@ def row_verdict(
     if figure == "fail":
         return _failure(tuned)
     difference = paired_difference(by_seed(runs, stage, reference, metric), by_seed(runs, stage, variant, metric))
-    if difference is None or not difference.resolved:
+    if difference is None or not difference.resolved or difference.high - difference.low < FINEST:
         return Verdict("not in the paper" if figure is None else "not resolved", "not resolved")
     if figure is None:
         return Verdict("not in the paper", f"{reference} is {'better' if difference.mean > 0 else 'worse'}")

@@ -32,7 +32,7 @@ def put_in_place(name: str) -> str:
     parse_parameters(text, source)
     try:
         before = _flat(read_yaml(TARGET.read_text(), str(TARGET)))
-    except (FileNotFoundError, UserError):  # what cannot be read is what someone wants to replace
+    except (FileNotFoundError, UnicodeDecodeError, UserError):  # what cannot be read is what someone wants to replace
         before = {}
     with write_atomically(TARGET) as beside:
         beside.write_text(text)

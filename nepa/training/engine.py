@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nepa.data.datasets import as_batch
 from nepa.data.stream import Drawn, Share, Stream
-from nepa.data.workers import dismiss_persistent, read_on
+from nepa.data.workers import dismissed_at_exit, read_on
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Optimization, Segment, TrainingExecution
 from nepa.training.curves import Curves
@@ -121,12 +121,11 @@ def run_training(
     shares = tuple(Share(get_rank() * passes + number, get_world_size() * passes) for number in range(passes))
     stream = Stream(len(dataset), settings.batch_size, seed, shares, start)
     collate = partial(in_passes, passes=passes, collate=task.collate)
-    loader = build_dataloader(Drawn(dataset, seed), stream, execution.workers, collate)
     runner = _runner(
         placement.wrapped,
         optimizer,
         checkpoints.schedule,
-        loader,
+        build_dataloader(Drawn(dataset, seed), stream, execution.workers, collate),
         {"start": start, "max_iters": steps, "seed": seed, "passes": passes},
         [
             *_averaging(placement, settings.ema_decay),
@@ -148,8 +147,6 @@ def run_training(
         outcome = "diverged"
         history.settle()
         log.error(f"{title}: stopped at step {history.steps + 1} of {steps}: {diverged}")
-    finally:
-        dismiss_persistent(loader)
     keep_weights(placement, task.model)
     return Training(
         status=outcome,
@@ -173,7 +170,7 @@ def build_dataloader(
         workers: processes that read and augment; 0 for none.
         collate: how samples become a batch.
     """
-    return DataLoader(
+    loader = DataLoader(
         dataset,
         batch_sampler=stream,
         collate_fn=collate,
@@ -182,6 +179,7 @@ def build_dataloader(
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+    return dismissed_at_exit(loader)
 
 
 def _averaging(placement: Placement, decay: float | None) -> list[Hook]:

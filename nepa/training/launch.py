@@ -38,8 +38,6 @@ def launch(execution: TrainingExecution, arguments: list[str], scratch: Path) ->
     job = os.environ.get("SLURM_JOB_ID")
     if execution.nodes > 1 and job is None:
         raise UserError(f"execution: {execution.nodes} nodes need a SLURM job; start it there, or set nodes to 1")
-    if not execution.gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of this process too: what a CPU is asked for is a CPU's
     found = torch.cuda.device_count()
     if execution.gpus > found:
         log.warning(f"execution asks for {execution.gpus} GPUs on each node; going on with the {found} that are here")

@@ -40,6 +40,7 @@ def test_the_default_is_valid() -> None:
     [
         ("model.widht", 32, ["model.widht", "unknown key", "32"]),
         ("pretrain.base_learning_rate", "3e-4", ["'3e-4' given", "a point", "3.0e-4"]),
+        ("pretrain.base_learning_rate", "3.0E4", ["'3.0E4' given", "signed exponent"]),
         ("model.width", "wide", ["model.width", "'wide'", "integer"]),
         ("model.width", 16.0, ["model.width", "16.0", "integer"]),
         ("model.width", 18, ["model: width 18 / heads 2 is 9", "axial RoPE", "multiple of 4"]),
@@ -114,6 +115,7 @@ def test_missing_key(write_parameters: Write) -> None:
     [
         (b"model: {width: 3\nseeds: [1", "line 2 is not YAML"),
         (b"model: {width: 3}\nmodel: {width: 4}\n", "line 2 is not YAML: model stands twice"),
+        (b"model: {{width}}\n", "is not YAML"),
         (b"- a\n- list\n", "holds list, expected a map"),
         (b"\xff\xfe\x00", "is not YAML"),
     ],

@@ -9,11 +9,12 @@ from conftest import ROOT, Write
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from nepa.bench.workload import with_execution
 from nepa.command_line import main
 from nepa.model.backbone import build_backbone
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters, load_parameters
-from nepa.plan.cost import PAPER_TFLOPS, StageCost, image_bytes, measure_pass, plan
+from nepa.plan.cost import BYTES_PER_PARAMETER, PAPER_TFLOPS, StageCost, image_bytes, measure_pass, plan
 from nepa.stages.recipe import recipe_text
 
 
@@ -37,6 +38,17 @@ def test_the_paper_s_own_cost(name: str, gigaflops: float, hours: float, monkeyp
         assert stages["pretrain"].steps == 1600 * 312 and stages["segment"].images == 160_000 * 16
         # A probe has no backward pass through the backbone.
         assert stages["finetune probe_mean"].one.flops == pytest.approx(stages["finetune"].one.flops / 3, rel=0.02)
+
+
+def test_memory_by_pass_and_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU holds: its share of the weights, and the activations of one pass."""
+    parameters = recipe("imagenet-large-paper", monkeypatch)
+    as_shipped = by_stage(parameters)["pretrain"]
+    one_pass = with_execution(parameters, "pretrain", images_per_pass=None)
+    whole = with_execution(parameters, "pretrain", shard=False)
+    assert by_stage(one_pass)["pretrain"].memory - as_shipped.memory == pytest.approx(384 * 2 * as_shipped.one.saved)
+    held = by_stage(whole)["pretrain"].memory - as_shipped.memory
+    assert held == pytest.approx(7 / 8 * (BYTES_PER_PARAMETER + 4) * as_shipped.one.parameters)
 
 
 def test_arithmetic_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ def of_any_recipe() -> list[Run]:
         ("no_causal_mask", 73.6, [70.0, 71.1], "ok", Verdict("reproduced", "reproduced: same sign")),
         ("no_causal_mask", 73.6, [90.0, 91.1], "ok", Verdict("not reproduced", "not reproduced: opposite sign")),
         ("no_causal_mask", 73.6, [80.0, 90.0], "ok", Verdict("not resolved", "not resolved")),
+        ("no_causal_mask", 73.6, [79.0, 80.000001], "ok", Verdict("not resolved", "not resolved")),  # an image each
         ("no_causal_mask", 73.6, [70.0], "ok", Verdict("not resolved", "not resolved")),
         ("from_scratch", None, [70.0, 71.1], "ok", Verdict("not in the paper", "full is better")),
         ("from_scratch", None, [90.0, 91.1], "ok", Verdict("not in the paper", "full is worse")),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT, smallest_parameters
 from dvc.repo import Repo
+from snakemake.cli import parse_args
 
 from nepa.workflow.stages import Stage, mark, out_of_date, read_stages
 
@@ -44,7 +45,7 @@ def test_order_and_resources(toy: Path) -> None:
     assert stages["first"].meta["cpus"] == 2
 
 
-def test_resources_of_several_nodes() -> None:
+def test_resources_of_several_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """SLURM gets one task a node; the executor would make `tasks` a number for each GPU."""
     stage = Stage("pretrain@full-0", "pretrain", (), {"nodes": 2, "gpus": 8, "cpus": 96})
     assert stage.resources.items() >= {"nodes": 2, "gpu": 16, "tasks": 2, "tasks_per_gpu": 0, "mpi": "torchrun"}.items()
@@ -52,6 +53,9 @@ def test_resources_of_several_nodes() -> None:
     assert not {"tasks", "mpi"} & set(one.resources)
     profile = yaml.safe_load((ROOT / "workflow/profiles/default/config.yaml").read_text())
     assert profile["resources"]["gpu_stage"] == one.resources["gpu_stage"] == 1  # one at a time
+    on_a_cluster = ["--workflow-profile", "workflow/profiles/slurm", "--", "ablations"]
+    monkeypatch.chdir(ROOT)
+    assert not parse_args(on_a_cluster)[1].resources  # as many as it has room for
 
 
 def test_nothing_is_out_of_date_after_a_run(toy: Path) -> None:
