@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 SCRIPT = ROOT / "workflow/profiles/slurm/one-machine.sh"
 # What a machine without accounting needs; all else is the profile's.
 SNAKEMAKE = [
-    "snakemake", "--workflow-profile", "workflow/profiles/slurm", "--slurm-no-account", "--slurm-status-command", "squeue",
-    "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5",
+    "snakemake", "--workflow-profile", "workflow/profiles/slurm", "--slurm-no-account",
+    "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5",
 ]  # fmt: skip
 
 
