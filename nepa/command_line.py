@@ -206,9 +206,8 @@ def _run(options: argparse.Namespace) -> int:
 def _train(parameters: Parameters, stage: str, variant: str, seed: int) -> int:
     execution = getattr(parameters.execution, stage)
     if not execution.gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = (
-            ""  # before the first import that asks for GPUs: torch remembers the answer
-        )
+        # Before an import asks torch whether there are GPUs: it remembers the answer.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     module = import_stage(stage)
     from nepa.stages.paths import RunPaths
     from nepa.training.interruption import EXIT_CODE, Stopped, only_process
