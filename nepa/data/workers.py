@@ -2,12 +2,9 @@
 
 import atexit
 import signal
+from multiprocessing import active_children
 from typing import Any
-from weakref import WeakSet
 
-from torch.utils.data import DataLoader
-
-_loaders: WeakSet[DataLoader] = WeakSet()
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)  # that ask a training to stop
 
 
@@ -20,16 +17,12 @@ def read_on(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def dismissed_at_exit(loader: DataLoader) -> DataLoader:
-    """The same loader; its persistent workers end before Python waits for them, whatever ends the process."""
-    _loaders.add(loader)
-    return loader
-
-
 @atexit.register
-def _dismiss_all() -> None:
-    for loader in list(_loaders):
-        dismiss(loader._iterator)
+def _end_all() -> None:
+    """Python would ask them by SIGTERM, which they do not hear, and wait; some loaders' iterators nobody can reach."""
+    for process in active_children():
+        if process.daemon:
+            process.kill()
 
 
 def dismiss(iterator: Any) -> None:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nepa.data.datasets import as_batch
 from nepa.data.stream import Drawn, Share, Stream
-from nepa.data.workers import dismissed_at_exit, read_on
+from nepa.data.workers import read_on
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Optimization, Segment, TrainingExecution
 from nepa.training.curves import Curves
@@ -170,7 +170,7 @@ def build_dataloader(
         workers: processes that read and augment; 0 for none.
         collate: how samples become a batch.
     """
-    loader = DataLoader(
+    return DataLoader(
         dataset,
         batch_sampler=stream,
         collate_fn=collate,
@@ -179,7 +179,6 @@ def build_dataloader(
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
-    return dismissed_at_exit(loader)
 
 
 def _averaging(placement: Placement, decay: float | None) -> list[Hook]:
