@@ -20,6 +20,7 @@ def read_on(worker: int) -> None:
 @atexit.register
 def _end_all() -> None:
     """Python would ask them by SIGTERM, which they do not hear, and wait; some loaders' iterators nobody can reach."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes a worker's end for a failure
     for process in active_children():
         if process.daemon:
             process.kill()
