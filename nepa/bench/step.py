@@ -14,7 +14,7 @@ from nepa.bench.agreement import check_agreement
 from nepa.bench.baseline import Baseline
 from nepa.bench.memory import peak_bytes
 from nepa.bench.rows import Row
-from nepa.bench.turns import Reading, ratio
+from nepa.bench.turns import Reading, ratio, wall_clock
 from nepa.bench.workload import Workload
 from nepa.plan.cost import one_pass
 
@@ -104,9 +104,9 @@ def _seconds_of_a_step(workload: Workload) -> float:
     task, seconds = workload.task(), []
     baseline = Baseline(workload.parameters, task, STEPS_TO_ESTIMATE)
     for batch in islice(workload.batches(task), STEPS_TO_ESTIMATE):
-        started = Reading.at_start()
+        started = wall_clock()
         baseline.step(batch)
-        seconds.append(Reading.at_end().since(started).wall)
+        seconds.append(wall_clock() - started)
         if len(seconds) > 1 and sum(seconds) > 1:
             break
     return min(seconds)

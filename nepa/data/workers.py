@@ -3,7 +3,6 @@
 import atexit
 import signal
 from multiprocessing import active_children
-from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)  # that ask a training to stop
 
@@ -24,9 +23,3 @@ def _end_all() -> None:
     for process in active_children():
         if process.daemon:
             process.kill()
-
-
-def dismiss(iterator: Any) -> None:
-    """End an iterator's workers, if it has any: Python does so by SIGTERM, which they do not hear, and would wait."""
-    if hasattr(iterator, "_shutdown_workers"):
-        iterator._shutdown_workers()

@@ -36,6 +36,10 @@ def read_cifar10(path: str | None) -> dict[str, Images]:
     """
     given = DOWNLOADS if path is None else Path(path)
     if path is None or any((given / name).exists() for name in (CIFAR10.base_folder, CIFAR10.filename)):
+        archive = given / CIFAR10.filename
+        # Else torchvision would fetch another one in its place.
+        if given != DOWNLOADS and archive.exists() and not check_integrity(archive, CIFAR10.tgz_md5):
+            raise UserError(f"{archive} is truncated or not CIFAR-10's; fetch it again")
         return {split: _torchvision(given, split == "train") for split in COUNTS}
     with TemporaryDirectory() as folder:
         found = find_images(_unzipped(given, Path(folder)))
@@ -44,9 +48,6 @@ def read_cifar10(path: str | None) -> dict[str, Images]:
 
 def _torchvision(root: Path, train: bool) -> Images:
     """torchvision's reader, which checks the published MD5 of every file before it looks into it."""
-    archive = root / CIFAR10.filename
-    if root != DOWNLOADS and archive.exists() and not check_integrity(archive, CIFAR10.tgz_md5):
-        raise UserError(f"{archive} is truncated or not CIFAR-10's; fetch it again")
     try:
         dataset = CIFAR10(str(root), train=train, download=True)
     except (URLError, OSError, RuntimeError) as error:

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 from nepa.data.datasets import class_names, evaluation_batches, gather, training_dataset, training_labels
 from nepa.data.images import images_folder, labelled_subset, read_manifest
 from nepa.data.preprocessing import Preprocessing
-from nepa.data.workers import dismiss
 from nepa.model.backbone import build_backbone, class_logits, load_backbone
 from nepa.model.description import describe_run
 from nepa.parameters import Parameters
@@ -173,13 +172,9 @@ def predict(model: nn.Module, batches: DataLoader) -> tuple[Tensor, Tensor]:
     training = model.training
     model.eval()
     predicted, labels = [], []
-    iterator = iter(batches)
-    try:
-        for batch in iterator:
-            predicted.append(model(model.data_preprocessor(batch)["images"], mode="tensor").argmax(1).cpu())
-            labels.append(batch["labels"])
-    finally:
-        dismiss(iterator)
+    for batch in batches:
+        predicted.append(model(model.data_preprocessor(batch)["images"], mode="tensor").argmax(1).cpu())
+        labels.append(batch["labels"])
     model.train(training)
     count = len(batches.dataset)
     return gather(torch.cat(predicted), count), gather(torch.cat(labels), count)

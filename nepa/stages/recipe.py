@@ -70,15 +70,16 @@ def recipe_text(name: str, asked_by: tuple[str, ...] = ()) -> str:
     yaml.width = 4096
     # Else what is null would look as if it had been forgotten.
     yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
-    read_yaml(path.read_text(), str(path))  # whose errors are one line
-    own = yaml.load(path.read_text())
+    text = path.read_text()
+    read_yaml(text, str(path))  # whose errors are one line
+    own = yaml.load(text)
     if "based_on" not in own:
-        return path.read_text()
+        return text
     base = yaml.load(recipe_text(own.pop("based_on"), (*asked_by, name)))
     _lay_over(base, own)
     written = io.StringIO()
     yaml.dump(base, written)
-    return _opening(path.read_text()) + "\n" + _without_opening(written.getvalue())
+    return _opening(text) + "\n" + _without_opening(written.getvalue())
 
 
 def _lay_over(base: CommentedMap, own: CommentedMap) -> None:

@@ -59,10 +59,8 @@ def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None
     before = Path.cwd()
     os.chdir(folder)
     try:
-        for arguments in STAGES:
+        for arguments in STAGES if recipe["segmentation"] else [stage for stage in STAGES if stage != ["segment"]]:
             started = time.monotonic()
-            if arguments == ["segment"] and not recipe["segmentation"]:
-                continue
             if main(arguments) != 0:
                 raise UserError(f"rehearsal of {name} failed in `nepa {arguments[0]}`; its folder is {folder}")
             log.info(f"rehearsal of {name}: {arguments[0]} in {time.monotonic() - started:.1f} s")
