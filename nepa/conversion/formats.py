@@ -101,10 +101,8 @@ def _write_mmsegmentation(checkpoint: Checkpoint, folder: Path, _: Path) -> None
         "backbone": _backbone_alone(checkpoint.description),
         # A third, a half, two thirds and all of the depth, as in MMSegmentation's MAE recipes for ViT-B and ViT-L.
         "blocks": [max(0, share - 1) for share in (depth // 3, depth // 2, 2 * depth // 3, depth)],
-        "init_cfg": {
-            "type": "Pretrained",
-            "checkpoint": "{{ fileDirname }}/backbone.pth",
-        },  # MMEngine's: where this file lies
+        # MMEngine puts the folder there that the config lies in, wherever that is moved to.
+        "init_cfg": {"type": "Pretrained", "checkpoint": "{{ fileDirname }}/backbone.pth"},
     }
     config = {
         "custom_imports": {"imports": ["nepa.segmentation.backbone"]},
