@@ -57,7 +57,8 @@ def _recipe(
         "runs": mine,
         "what_ran": summary.what_ran(parameters, name, mine),
         "counts": summary.counts(ran),
-        "intervals": summary.intervals_looked_at(ran),
+        "intervals": summary.intervals(ran),
+        "of_the_paper": name in paper()["recipes"],
         "findings": summary.findings_table(name, ran, figures),
         "not_run": summary.not_run_rows(tables),
         "statement": _statement(name),
@@ -71,13 +72,14 @@ def _recipe(
 
 
 def comparison_table(compared: PaperTable) -> pd.DataFrame:
-    """One of the paper's tables, ours beside it."""
+    """One of the paper's tables, ours beside it; a difference of fewer seeds than the reference's says of how many."""
+    seeds = next((row.n for row in compared.rows if row.variant == compared.reference), 0)
     return pd.DataFrame(
         {
             "variant": f"`{row.variant}`",
             "status": row.status,
             f"{row.metric}, %": markdown.mean(row.mean, row.std, row.n),
-            f"{compared.reference} − variant": markdown.interval(row.difference),
+            f"{compared.reference} − variant": markdown.interval(row.difference, seeds),
             "paper": markdown.paper_figure(row.paper),
             "verdict": row.verdict.text,
         }

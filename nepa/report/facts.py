@@ -32,7 +32,7 @@ def pretraining_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost_table(runs: list[Run]) -> pd.DataFrame:
-    """Wall time, throughput and memory by stage, as its runs recorded them."""
+    """Summed time, throughput and memory by stage, as its runs recorded them."""
     lines = []
     for stage in STAGES:
         facts = [run.provenance for run in runs if run.stage == stage]
@@ -42,10 +42,12 @@ def cost_table(runs: list[Run]) -> pd.DataFrame:
                 {
                     "stage": stage,
                     "runs": len(facts),
-                    "training, s": f"{sum(fact['seconds'] for fact in facts):,.0f}",
-                    "whole process, s": f"{sum(fact['stage_seconds'] for fact in facts):,.0f}",
-                    "images/s, median": NONE if trained.empty else f"{trained.median():,.0f}",
-                    "peak memory, MB": f"{max(fact['peak_memory_mb'] for fact in facts):,}",
+                    "training, s, sum": f"{sum(fact['seconds'] for fact in facts):,.0f}",
+                    "whole process, s, sum": f"{sum(fact['stage_seconds'] for fact in facts):,.0f}",
+                    "images/s, median (range)": NONE
+                    if trained.empty
+                    else f"{trained.median():,.0f} ({trained.min():,.0f} to {trained.max():,.0f})",
+                    "peak memory, MB, largest": f"{max(fact['peak_memory_mb'] for fact in facts):,}",
                 }
             )
     return pd.DataFrame(lines)
@@ -72,12 +74,12 @@ def provenance_table(runs: list[Run]) -> pd.DataFrame:
 
 
 def settings_table(parameters: Parameters) -> pd.DataFrame:
-    """Where the recipe in place has neither the paper's setting nor the released code's."""
+    """Where the recipe in place has neither the paper's setting nor the released code's; `a / b` is a ratio of two."""
     lines = []
     for name, stated in (paper()["settings"] | of_recipe(parameters.recipe).get("settings", {})).items():
-        ours: Any = parameters
-        for key in name.split("."):
-            ours = None if ours is None else getattr(ours, key)  # what is switched off has no settings
+        ours, *divisor = (_value(parameters, key) for key in name.split(" / "))
+        if divisor:
+            ours = round(ours / divisor[0], 3)
         if ours not in stated.values():
             theirs = {source: setting(stated[source]) if source in stated else NONE for source in ("paper", "code")}
             lines.append({"setting": f"`{name}`", "here": setting(ours)} | theirs)
@@ -98,6 +100,13 @@ def variants_table(parameters: Parameters) -> pd.DataFrame:
         for of, values in sections.items()
         for key, value in values.items()
     )
+
+
+def _value(parameters: Parameters, name: str) -> Any:
+    value: Any = parameters
+    for key in name.split("."):
+        value = None if value is None else getattr(value, key)  # what is switched off has no settings
+    return value
 
 
 def _distinct(values: Iterable[object]) -> str:

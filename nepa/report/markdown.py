@@ -55,13 +55,14 @@ def mean(value: float, deviation: float, n: int) -> str:
     return f"{value:.1f}{spread} (n = {n})"
 
 
-def interval(difference: Difference | None) -> str:
-    """Mean difference and its interval."""
+def interval(difference: Difference | None, seeds: int = 0) -> str:
+    """Mean difference and its interval; of how many seeds, where they are fewer than `seeds`."""
     if difference is None:
         return NONE
     if difference.n < 2:
         return f"{difference.mean:+.1f} (n = 1)"
-    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
+    fewer = f" (n = {difference.n})" if difference.n < seeds else ""
+    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]{fewer}"
 
 
 def paper_figure(figure: float | str | None) -> str:

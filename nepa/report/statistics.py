@@ -13,12 +13,14 @@ class Difference:
     Attributes:
         low, high: the interval; infinite with fewer than two seeds.
         n: seeds, on the side that has fewer.
+        chance: the two-sided p-value, that seeds alone make a difference as large; 1 with fewer than two.
     """
 
     mean: float
     low: float
     high: float
     n: int
+    chance: float
 
     @property
     def resolved(self) -> bool:
@@ -34,9 +36,11 @@ def paired_difference(ours: dict[int, float], other: dict[int, float]) -> Differ
     differences = np.array([ours[seed] - other[seed] for seed in seeds])
     mean, n = float(differences.mean()), len(seeds)
     if n < 2:
-        return Difference(mean, -np.inf, np.inf, n)
-    half = float(t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n))
-    return Difference(mean, mean - half, mean + half, n)
+        return Difference(mean, -np.inf, np.inf, n, 1.0)
+    error = float(differences.std(ddof=1) / np.sqrt(n))
+    half = float(t.ppf(0.975, n - 1)) * error
+    chance = 2 * float(t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
+    return Difference(mean, mean - half, mean + half, n, chance)
 
 
 def independent_difference(ours: dict[int, float], other: dict[int, float]) -> Difference | None:
@@ -46,6 +50,17 @@ def independent_difference(ours: dict[int, float], other: dict[int, float]) -> D
     left, right = list(ours.values()), list(other.values())
     mean, n = float(np.mean(left) - np.mean(right)), min(len(left), len(right))
     if n < 2:
-        return Difference(mean, -np.inf, np.inf, n)
-    interval = ttest_ind(left, right, equal_var=False).confidence_interval()
-    return Difference(mean, float(interval.low), float(interval.high), n)
+        return Difference(mean, -np.inf, np.inf, n, 1.0)
+    test = ttest_ind(left, right, equal_var=False)
+    interval = test.confidence_interval()
+    return Difference(mean, float(interval.low), float(interval.high), n, float(test.pvalue))
+
+
+def holds_among(chances: list[float], level: float = 0.05) -> list[bool]:
+    """Which of several comparisons stay resolved when all are judged together, by Holm's step-down correction."""
+    held = [False] * len(chances)
+    for rank, place in enumerate(sorted(range(len(chances)), key=chances.__getitem__)):
+        if chances[place] > level / (len(chances) - rank):
+            break
+        held[place] = True
+    return held

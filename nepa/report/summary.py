@@ -10,6 +10,8 @@ from nepa.report.collect import Run, declared_runs
 from nepa.report.comparisons import Comparison, PaperTable
 from nepa.report.figures.confusion import SHOWN as CONFUSION_OF
 from nepa.report.markdown import bold, interval, joined, link, paper_figure, section
+from nepa.report.statistics import holds_among
+from nepa.report.verdict import FINEST
 
 # In the order of the summary. `reference` is no finding.
 KINDS = ("reproduced", "partly reproduced", "not reproduced", "not resolved", "not in the paper")
@@ -64,9 +66,25 @@ def counts(tables: list[PaperTable]) -> str:
     return f"Rows of the paper with something beside them: {total}, of which {joined(parts)}."
 
 
-def intervals_looked_at(tables: list[PaperTable]) -> int:
-    """Comparisons that an interval decided: at 95 % each, one in twenty excludes 0 by chance."""
-    return sum(row.difference is not None and row.difference.n > 1 for _, row in _findings(tables))
+def intervals(tables: list[PaperTable]) -> str:
+    """How many comparisons an interval decides, and which stay resolved when all are judged together: at 95 % each, one
+    in twenty excludes 0 by chance."""
+    chances = {
+        f"{table.reference} − {row.variant}, {row.metric}": row.difference.chance
+        for table, row in _findings(tables)
+        if row.paper != "fail"
+        and row.difference is not None
+        and row.difference.n > 1
+        and row.difference.high - row.difference.low >= FINEST
+    }
+    if not chances:
+        return "No interval decides a row."
+    kept = [f"`{name}`" for name, held in zip(chances, holds_among([*chances.values()]), strict=True) if held]
+    resolved = sum(chance < 0.05 for chance in chances.values())
+    return (
+        f"Intervals that decide a row: {len(chances)}, excluding 0: {resolved}; one in twenty does so by chance. "
+        f"Still excluding it when judged together, by Holm's correction: {joined(kept) if kept else 'none'}."
+    )
 
 
 def findings_table(recipe: str, tables: list[PaperTable], figures: dict[str, str]) -> pd.DataFrame:
@@ -83,7 +101,7 @@ def findings_table(recipe: str, tables: list[PaperTable], figures: dict[str, str
             evidence.append(link(heading, section(recipe, heading)))
         lines.append(
             {
-                "verdict": bold(row.verdict.kind),
+                "verdict": bold(row.verdict.kind) + row.verdict.detail,
                 "row": f"`{row.variant}`",
                 "here": _here(table, row),
                 "paper": _paper_difference(table, row),
@@ -121,7 +139,7 @@ def what_did_not_run(parameters: Parameters, rows: int, recipes: Path, runs: lis
     others = sorted({path.stem for path in recipes.glob("*.yaml")} - {run.recipe for run in runs} - {current})
     return [
         f"declared by `{current}` and absent: {joined(missing, '; ') if missing else 'nothing'}",
-        f"rows of the paper's tables with nothing of `{current}` beside them: "
+        f"rows of the paper that `{current}` stands for, with nothing beside them: "
         + (link(str(rows), "Rows of the paper that have not run") if rows else "none"),
         f"recipes without any result here: {joined(f'`{name}`' for name in others) if others else 'none'}",
     ]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nepa.report.collect import Run
-from nepa.report.statistics import paired_difference
+from nepa.report.statistics import Difference, paired_difference
 
 # Fine-tuning counts as failed when it diverges or ends this close to chance, in points of top-1.
 MARGIN_OVER_CHANCE = 5.0
@@ -24,6 +24,12 @@ class Verdict:
 
     kind: Kind
     text: str
+
+    @property
+    def detail(self) -> str:
+        """What the text says beyond the kind, to stand after it."""
+        rest = self.text.removeprefix(self.kind)
+        return rest if rest != self.text else f": {rest}"
 
 
 def by_seed(runs: list[Run], stage: str, variant: str, metric: str) -> dict[int, float]:
@@ -61,7 +67,9 @@ def row_verdict(
         return _failure(tuned)
     difference = paired_difference(by_seed(runs, stage, reference, metric), by_seed(runs, stage, variant, metric))
     if difference is None or not difference.resolved or difference.high - difference.low < FINEST:
-        return Verdict("not in the paper" if figure is None else "not resolved", "not resolved")
+        if figure is None:
+            return Verdict("not in the paper", "not resolved")
+        return Verdict("not resolved", "not resolved" + _beside(difference, figures[reference] - figure))
     if figure is None:
         return Verdict("not in the paper", f"{reference} is {'better' if difference.mean > 0 else 'worse'}")
     if (difference.mean > 0) == (figures[reference] > figure):
@@ -82,10 +90,20 @@ def level_verdict(values: dict[int, float], figure: float) -> Verdict:
     return Verdict("not resolved", f"level not resolved: {interval}")
 
 
+def _beside(difference: Difference | None, paper: float) -> str:
+    """Whether an interval that holds 0 holds the paper's difference as well; then it speaks against neither."""
+    if difference is None or difference.n < 2 or difference.resolved:
+        return ""
+    also = "and so does" if difference.low <= paper <= difference.high else "but not"
+    return f": 0 fits, {also} the paper's {paper:+.1f}"
+
+
 def _failure(tuned: list[Run]) -> Verdict:
-    if not all(run.status in FAILED for run in tuned):
-        return Verdict("not reproduced", "not reproduced: does not fail")
+    failed = sum(run.status in FAILED for run in tuned)
+    if failed < len(tuned):
+        of = f"{failed} of {len(tuned)} seeds fail" if failed else "does not fail"
+        return Verdict("not reproduced", f"not reproduced: {of}")
     status = tuned[0].status
     if all(finetuning_fails(run.metrics) for run in tuned):
         return Verdict("reproduced", f"reproduced: fails ({status})")
-    return Verdict("partly reproduced", f"partly: pretraining fails ({status}), fine-tuning does not")
+    return Verdict("partly reproduced", f"partly reproduced: pretraining fails ({status}), fine-tuning does not")

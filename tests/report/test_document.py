@@ -17,7 +17,7 @@ from nepa.report.markdown import anchor
 from nepa.report.page import write_page
 from nepa.report.table import COLUMNS
 
-PICTURES = {"curves", "ablations", "triplets", "triplets_further", "confusion", "segmentations", "cost"}
+PICTURES = {"curves", "ablations", "triplets", "triplets_further", "seeds", "confusion", "segmentations", "cost"}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def write_everything() -> None:
             write_run("finetune", variant, seed, top1=80.0 + seed, status=status)
         write_run("pretrain", "no_stop_gradient", seed, status="collapsed")
         write_run("finetune", "no_stop_gradient", seed, top1=10.0, status="collapsed")
-        write_run("finetune", "from_scratch", seed, initialisation="random", top1=70.0 + seed)
+        write_run("finetune", "from_scratch", seed, initialisation="random", top1=70.0 + 1.02 * seed)
     for variant in ("full", "from_scratch"):
         write_run("segment", variant, 0)
     further = {"root": "results/further_ablations"}
@@ -81,6 +81,10 @@ def test_the_summary_says_what_ran_and_what_did_not(text: str) -> None:
     assert "**`smallest`** ([what it can show](#recipe-smallest)): 24 of 39 declared runs" in summary
     assert "something beside them: 5, of which 1 reproduced, 1 partly reproduced, 0 not reproduced, 3 not" in summary
     assert "collapsed; full − it: +70.5 [" in summary
+    # That of the floor: the mask's has no width, and what fails in the paper is judged by its status.
+    assert "Intervals that decide a row: 1, excluding 0: 1; one" in summary
+    assert "judged together, by Holm's correction: `full − from_scratch, top1`." in summary
+    assert "No run here is on the paper's data" in text and "\n- Levels: reproduced" not in text
     assert summary.index("| **reproduced**") < summary.index("| **partly") < summary.index("| **not resolved**")
     assert "pretrain with seed 0 of `gated_mlp`, `gated_mlp_without_qk_norm`, `layer_scale_rope`" in summary
     assert "segment with" not in summary

@@ -15,6 +15,7 @@ from nepa.report.figures import draw_figures
 from nepa.report.figures.ablations import draw_ablations
 from nepa.report.figures.confusion import draw_confusion
 from nepa.report.figures.curves import draw_curves
+from nepa.report.figures.seeds import draw_seeds
 from nepa.report.figures.segmentations import draw_segmentations
 from nepa.report.figures.stages import draw_stages
 from nepa.report.figures.style import VARIANTS, line_of
@@ -41,7 +42,7 @@ def test_natural_images_many_patches_and_many_classes(project: Path) -> None:
         folder = write_run("segment", variant, 0)
         np.savez(folder / "samples.npz", **segmentation_samples(90, 120, 3, 150))
     drawn = draw_figures(found(), Path("figures"), [])
-    assert drawn == ["curves", "triplets", "confusion", "segmentations", "cost"]
+    assert drawn == ["curves", "triplets", "seeds", "confusion", "segmentations", "cost"]
     for name in drawn:
         with Image.open(f"figures/{name}.png") as picture:
             assert picture.width > 1000
@@ -84,6 +85,13 @@ def test_triplets_of_every_variant_that_did_not_diverge(project: Path) -> None:
     # All three images with both queries, for a variant that stands alone; what is hidden from the query is masked.
     maps = [axes.images[0].get_array() for axes in figure.axes if axes.get_xlabel().startswith("BOS ")]
     assert len(maps) == 6 and sorted(int(m.mask.sum()) for m in maps) == [3, 3, 3, 7, 7, 7]
+
+
+def test_every_seed_has_its_dot(project: Path) -> None:
+    for seed, top1 in enumerate((80.0, 50.0, None)):
+        write_run("finetune", "full", seed, top1=top1)
+    dots, stroke = draw_seeds(found()).axes[0].lines
+    assert dots.get_xdata().tolist() == [80, 50] and stroke.get_xdata() == [65]
 
 
 def test_the_confusion_matrix_is_in_percent_over_all_seeds(project: Path) -> None:

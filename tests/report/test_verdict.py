@@ -11,7 +11,9 @@ from nepa.report.comparisons import compare_with_paper
 from nepa.report.table import build_table
 from nepa.report.verdict import Verdict, level_verdict, row_verdict
 
-HALF = "partly: pretraining fails (identity), fine-tuning does not"
+HALF = "partly reproduced: pretraining fails (identity), fine-tuning does not"
+BOTH = "not resolved: 0 fits, and so does the paper's +3.2"
+ZERO = "not resolved: 0 fits, but not the paper's +3.2"
 
 
 def of_any_recipe() -> list[Run]:
@@ -27,7 +29,8 @@ def of_any_recipe() -> list[Run]:
         ("no_stop_gradient", "fail", [80.0, 81.0], "ok", Verdict("not reproduced", "not reproduced: does not fail")),
         ("no_causal_mask", 73.6, [70.0, 71.1], "ok", Verdict("reproduced", "reproduced: same sign")),
         ("no_causal_mask", 73.6, [90.0, 91.1], "ok", Verdict("not reproduced", "not reproduced: opposite sign")),
-        ("no_causal_mask", 73.6, [80.0, 90.0], "ok", Verdict("not resolved", "not resolved")),
+        ("no_causal_mask", 73.6, [80.0, 90.0], "ok", Verdict("not resolved", BOTH)),
+        ("no_causal_mask", 73.6, [80.1, 80.9], "ok", Verdict("not resolved", ZERO)),
         ("no_causal_mask", 73.6, [79.0, 80.000001], "ok", Verdict("not resolved", "not resolved")),  # an image each
         ("no_causal_mask", 73.6, [70.0], "ok", Verdict("not resolved", "not resolved")),
         ("from_scratch", None, [70.0, 71.1], "ok", Verdict("not in the paper", "full is better")),
@@ -46,6 +49,19 @@ def test_verdicts(
         write_run("finetune", variant, seed, top1=top1, status=status)
     figures = {"full": 76.8, variant: figure}
     assert row_verdict(of_any_recipe(), "finetune", "top1", variant, "full", figures) == expected
+
+
+def test_seeds_that_fail_are_counted_where_not_all_do(project: Path) -> None:
+    for seed, status in enumerate(("collapsed", "ok", "collapsed")):
+        write_run("finetune", "no_shift", seed, top1=10.0, status=status)
+    verdict = row_verdict(of_any_recipe(), "finetune", "top1", "no_shift", "full", {"no_shift": "fail"})
+    assert verdict == Verdict("not reproduced", "not reproduced: 2 of 3 seeds fail")
+
+
+def test_what_stands_after_a_verdict_s_kind() -> None:
+    assert Verdict("reproduced", "reproduced: same sign").detail == ": same sign"
+    assert Verdict("not in the paper", "full is better").detail == ": full is better"
+    assert Verdict("not resolved", "not resolved").detail == ""
 
 
 def test_chance_is_that_of_the_run_s_own_classes(project: Path) -> None:

@@ -12,6 +12,7 @@ from nepa.report.figures.ablations import draw_ablations
 from nepa.report.figures.confusion import draw_confusion
 from nepa.report.figures.cost import draw_cost
 from nepa.report.figures.curves import draw_curves
+from nepa.report.figures.seeds import draw_seeds
 from nepa.report.figures.segmentations import draw_segmentations
 from nepa.report.figures.stages import draw_stages
 from nepa.report.figures.style import PIXELS_PER_INCH, STYLE
@@ -24,6 +25,7 @@ FIGURES = {
     "ablations": draw_ablations,
     "triplets": lambda runs: draw_triplets([run for run in runs if not run.further]),
     "triplets_further": lambda runs: draw_triplets([run for run in runs if run.further]),
+    "seeds": draw_seeds,
     "confusion": draw_confusion,
     "segmentations": draw_segmentations,
     "cost": draw_cost,

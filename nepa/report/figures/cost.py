@@ -12,7 +12,7 @@ UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
 def draw_cost(runs: list[Run]) -> Figure | None:
-    """Summed wall time of each stage's runs, and every run's throughput with the stage's median."""
+    """Summed process time of each stage's runs, and every run's throughput with the stage's median."""
     facts = {stage: [run.provenance for run in runs if run.stage == stage] for stage in STAGES}
     facts = {f"{stage}\n{len(of)} run{'s' * (len(of) > 1)}": of for stage, of in facts.items() if of}
     if not facts:
@@ -26,7 +26,7 @@ def draw_cost(runs: list[Run]) -> Figure | None:
     bars = [seconds / unit for seconds in training]
     time.barh(list(facts), bars, color=TRAINING, height=0.55, label="training")
     time.barh(list(facts), rest, left=bars, color=REST, height=0.55, label="rest of the process")
-    time.set(title="Wall time, all runs", xlabel=name)
+    time.set(title="Process time, summed over runs", xlabel=name)
     time.invert_yaxis()
     figure.legend(*time.get_legend_handles_labels(), loc="outside lower left", ncols=2)
     for row, of in enumerate(facts.values()):
