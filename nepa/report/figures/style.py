@@ -28,7 +28,7 @@ VARIANTS: dict[str, tuple[str, str]] = {
     "full": ("#0072B2", "-"),
     "no_causal_mask": ("#E69F00", "-"),
     "no_shift": ("#009E73", "--"),
-    "no_stop_gradient": ("#D55E00", "-"),
+    "no_stop_gradient": ("#D55E00", "-."),
     "from_scratch": ("#000000", "--"),
     "from_scratch_long": ("#888888", "-"),
     "plain": ("#56B4E9", "--"),
