@@ -88,10 +88,12 @@ def test_triplets_of_every_variant_that_did_not_diverge(project: Path) -> None:
 
 
 def test_every_seed_has_its_dot(project: Path) -> None:
-    for seed, top1 in enumerate((80.0, 50.0, None)):
-        write_run("finetune", "full", seed, top1=top1)
-    dots, stroke = draw_seeds(found()).axes[0].lines
+    for variant, values in (("full", (80.0, 50.0)), ("no_shift", (70.0, None))):
+        for seed, top1 in enumerate(values):
+            write_run("finetune", variant, seed, top1=top1)
+    dots, stroke, of_one, _ = draw_seeds(found()).axes[0].lines
     assert dots.get_xdata().tolist() == [80, 50] and stroke.get_xdata() == [65]
+    assert of_one.get_xdata().tolist() == [70]  # the other diverged
 
 
 def test_the_confusion_matrix_is_in_percent_over_all_seeds(project: Path) -> None:
