@@ -7,7 +7,7 @@ import pandas as pd
 
 from nepa.report.collect import Run
 from nepa.report.statistics import Difference, paired_difference
-from nepa.report.table import paper, paper_tables
+from nepa.report.table import on_the_papers_data, paper_tables
 from nepa.report.verdict import Verdict, by_seed, level_verdict, row_verdict
 
 
@@ -64,8 +64,7 @@ def compare_with_paper(recipe: str, runs: list[Run], table: pd.DataFrame) -> lis
     compared = []
     for task, stated in paper_tables(recipe).items():
         reference = stated.get("reference", "full")
-        # The recipes that paper.yaml names train on the paper's data, so that levels compare as well.
-        levels = recipe in paper()["recipes"] and stated.get("levels", True)
+        levels = on_the_papers_data(recipe) and stated.get("levels", True)
         rows = [
             _compare(runs, row, reference, stated["rows"], levels)
             for row in mine[mine["task"] == task].astype(object).itertuples()

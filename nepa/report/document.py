@@ -13,7 +13,7 @@ from nepa.report import markdown, summary
 from nepa.report.collect import Run
 from nepa.report.comparisons import PaperTable, compare_with_paper
 from nepa.report.facts import cost_table, pretraining_table, provenance_table, settings_table, variants_table
-from nepa.report.table import paper
+from nepa.report.table import on_the_papers_data, paper
 
 RECIPES = Path("recipes")
 
@@ -58,7 +58,7 @@ def _recipe(
         "what_ran": summary.what_ran(parameters, name, mine),
         "counts": summary.counts(ran),
         "intervals": summary.intervals(ran),
-        "of_the_paper": name in paper()["recipes"],
+        "of_the_paper": on_the_papers_data(name),
         "findings": summary.findings_table(name, ran, figures),
         "not_run": summary.not_run_rows(tables),
         "statement": _statement(name),

@@ -56,11 +56,11 @@ def independent_difference(ours: dict[int, float], other: dict[int, float]) -> D
     return Difference(mean, float(interval.low), float(interval.high), n, float(test.pvalue))
 
 
-def holds_among(chances: list[float], level: float = 0.05) -> list[bool]:
-    """Which of several comparisons stay resolved when all are judged together, by Holm's step-down correction."""
+def holds_among(chances: list[float]) -> list[bool]:
+    """Which comparisons stay resolved at 95 % when all are judged together, by Holm's step-down correction."""
     held = [False] * len(chances)
     for rank, place in enumerate(sorted(range(len(chances)), key=chances.__getitem__)):
-        if chances[place] > level / (len(chances) - rank):
+        if chances[place] > 0.05 / (len(chances) - rank):
             break
         held[place] = True
     return held

@@ -11,7 +11,7 @@ from nepa.report.comparisons import Comparison, PaperTable
 from nepa.report.figures.confusion import SHOWN as CONFUSION_OF
 from nepa.report.markdown import bold, interval, joined, link, paper_figure, section
 from nepa.report.statistics import holds_among
-from nepa.report.verdict import FINEST
+from nepa.report.verdict import can_decide
 
 # In the order of the summary. `reference` is no finding.
 KINDS = ("reproduced", "partly reproduced", "not reproduced", "not resolved", "not in the paper")
@@ -69,20 +69,18 @@ def counts(tables: list[PaperTable]) -> str:
 def intervals(tables: list[PaperTable]) -> str:
     """How many comparisons an interval decides, and which stay resolved when all are judged together: at 95 % each, one
     in twenty excludes 0 by chance."""
-    chances = {
-        f"{table.reference} − {row.variant}, {row.metric}": row.difference.chance
+    differences = {
+        f"{table.reference} − {row.variant}, {row.metric}": row.difference
         for table, row in _findings(tables)
-        if row.paper != "fail"
-        and row.difference is not None
-        and row.difference.n > 1
-        and row.difference.high - row.difference.low >= FINEST
+        if row.paper != "fail" and can_decide(row.difference)
     }
-    if not chances:
+    if not differences:
         return "No interval decides a row."
-    kept = [f"`{name}`" for name, held in zip(chances, holds_among([*chances.values()]), strict=True) if held]
-    resolved = sum(chance < 0.05 for chance in chances.values())
+    held = holds_among([difference.chance for difference in differences.values()])
+    kept = [f"`{name}`" for name, holds in zip(differences, held, strict=True) if holds]
+    resolved = sum(difference.resolved for difference in differences.values())
     return (
-        f"Intervals that decide a row: {len(chances)}, excluding 0: {resolved}; one in twenty does so by chance. "
+        f"Intervals that decide a row: {len(differences)}, excluding 0: {resolved}; one in twenty does so by chance. "
         f"Still excluding it when judged together, by Holm's correction: {joined(kept) if kept else 'none'}."
     )
 
@@ -101,7 +99,8 @@ def findings_table(recipe: str, tables: list[PaperTable], figures: dict[str, str
             evidence.append(link(heading, section(recipe, heading)))
         lines.append(
             {
-                "verdict": bold(row.verdict.kind) + row.verdict.detail,
+                # A reference's own text stands under `here`.
+                "verdict": bold(row.verdict.kind) + ("" if row.variant == table.reference else row.verdict.detail),
                 "row": f"`{row.variant}`",
                 "here": _here(table, row),
                 "paper": _paper_difference(table, row),

@@ -33,6 +33,11 @@ def paper_tables(recipe: str) -> dict[str, dict[str, Any]]:
     return {task: table | own.get(task, {}) for task, table in paper()["tables"].items()}
 
 
+def on_the_papers_data(recipe: str) -> bool:
+    """The recipe's levels compare with the paper's, not its differences alone: paper.yaml names it."""
+    return recipe in paper()["recipes"]
+
+
 def of_recipe(recipe: str) -> dict[str, Any]:
     """What of the paper stands otherwise for one recipe; empty where nothing does."""
     return paper()["recipes"].get(recipe, {})

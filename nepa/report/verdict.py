@@ -1,7 +1,7 @@
 """What a row of one of the paper's tables shows here, by a stated rule."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from nepa.report.collect import Run
 from nepa.report.statistics import Difference, paired_difference
@@ -41,6 +41,11 @@ def by_seed(runs: list[Run], stage: str, variant: str, metric: str) -> dict[int,
     }
 
 
+def can_decide(difference: Difference | None) -> TypeGuard[Difference]:
+    """The interval is of two seeds at least and has a width."""
+    return difference is not None and difference.n > 1 and difference.high - difference.low >= FINEST
+
+
 def finetuning_fails(metrics: dict[str, Any]) -> bool:
     """Diverged (no accuracy), or no better than chance plus a margin."""
     # Without a confusion matrix there are so many classes that chance is below a point.
@@ -66,10 +71,11 @@ def row_verdict(
     if figure == "fail":
         return _failure(tuned)
     difference = paired_difference(by_seed(runs, stage, reference, metric), by_seed(runs, stage, variant, metric))
-    if difference is None or not difference.resolved or difference.high - difference.low < FINEST:
+    if not can_decide(difference) or not difference.resolved:
         if figure is None:
             return Verdict("not in the paper", "not resolved")
-        return Verdict("not resolved", "not resolved" + _beside(difference, figures[reference] - figure))
+        beside = _beside(difference, figures[reference] - figure) if can_decide(difference) else ""
+        return Verdict("not resolved", f"not resolved{beside}")
     if figure is None:
         return Verdict("not in the paper", f"{reference} is {'better' if difference.mean > 0 else 'worse'}")
     if (difference.mean > 0) == (figures[reference] > figure):
@@ -90,10 +96,8 @@ def level_verdict(values: dict[int, float], figure: float) -> Verdict:
     return Verdict("not resolved", f"level not resolved: {interval}")
 
 
-def _beside(difference: Difference | None, paper: float) -> str:
+def _beside(difference: Difference, paper: float) -> str:
     """Whether an interval that holds 0 holds the paper's difference as well; then it speaks against neither."""
-    if difference is None or difference.n < 2 or difference.resolved:
-        return ""
     also = "and so does" if difference.low <= paper <= difference.high else "but not"
     return f": 0 fits, {also} the paper's {paper:+.1f}"
 

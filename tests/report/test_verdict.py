@@ -8,6 +8,7 @@ from report_runs import write_run
 from nepa.parameters import load_parameters
 from nepa.report.collect import Run, collect_runs
 from nepa.report.comparisons import compare_with_paper
+from nepa.report.summary import findings_table
 from nepa.report.table import build_table
 from nepa.report.verdict import Verdict, level_verdict, row_verdict
 
@@ -32,6 +33,7 @@ def of_any_recipe() -> list[Run]:
         ("no_causal_mask", 73.6, [80.0, 90.0], "ok", Verdict("not resolved", BOTH)),
         ("no_causal_mask", 73.6, [80.1, 80.9], "ok", Verdict("not resolved", ZERO)),
         ("no_causal_mask", 73.6, [79.0, 80.000001], "ok", Verdict("not resolved", "not resolved")),  # an image each
+        ("no_causal_mask", 73.6, [80.0, 81.0], "ok", Verdict("not resolved", "not resolved")),
         ("no_causal_mask", 73.6, [70.0], "ok", Verdict("not resolved", "not resolved")),
         ("from_scratch", None, [70.0, 71.1], "ok", Verdict("not in the paper", "full is better")),
         ("from_scratch", None, [90.0, 91.1], "ok", Verdict("not in the paper", "full is worse")),
@@ -110,4 +112,6 @@ def test_levels_compare_only_where_the_model_is_the_paper_s(project: Path) -> No
     assert others == {v: "reproduced" for v in ("patch_embedding_trained", "bidirectional_attention")} | {
         "full": "reference"
     }
+    lines = findings_table(recipe, [compared["Table 1b"]], {}).set_index("row").loc["`full`"]
+    assert lines["verdict"] == "**reproduced**" and lines["here"].startswith("level reproduced")  # said once
     assert compared["Table 1e"].subject.startswith("attention causal (`full`)")
