@@ -33,7 +33,8 @@ def _with_results(checkpoint: Checkpoint) -> Checkpoint:
         here = checkpoint.path.resolve().parent == paths.checkpoints.resolve()
         if here and (paths.results / "metrics.json").exists():
             metrics, facts = (_read(paths.results / f"{name}.json") for name in ("metrics", "run"))
-            metrics.pop("confusion", None)  # large, and of no use on a card
+            for key in ("confusion", "class_names"):
+                metrics.pop(key, None)  # large, and of no use on a card
             results = Results(metrics=metrics, run=facts)
             return replace(checkpoint, description=description.model_copy(update={"results": results}))
     return checkpoint

@@ -1,5 +1,6 @@
 """Where a run reads and writes: every path carries the recipe, the variant and the seed."""
 
+import csv
 import hashlib
 import json
 import shutil
@@ -87,9 +88,10 @@ class RunPaths:
 
         A copy goes beside the weights: DVC pushes what it caches, and the results themselves are git's.
         """
-        with write_atomically(self.results / "history.csv") as beside:
-            history = training.history.reindex(columns=columns) if training else None
-            beside.write_text(",".join(columns) + "\n" if history is None else history.to_csv(index=False))
+        with write_atomically(self.results / "history.csv") as beside, beside.open("w", newline="") as file:
+            table = csv.DictWriter(file, columns, lineterminator="\n")
+            table.writeheader()
+            table.writerows(training.history if training else [])
         write_json(self.results / "run.json", run)
         write_json(self.results / "metrics.json", metrics)
         for result in self.results.glob("[!.]*"):  # not what a killed run left half-written

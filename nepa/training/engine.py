@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
@@ -41,7 +40,7 @@ class Training:
 
     Attributes:
         status: `ok` or `diverged`.
-        history: one row per recorded interval.
+        history: one row per recorded interval: what it holds, by name.
         loss: mean over the last 50 steps; None where the first one was not finite.
         seconds: wall time of the loop, that of earlier processes of the same run included.
         waiting: share of this process's time that was spent waiting for data.
@@ -49,7 +48,7 @@ class Training:
     """
 
     status: str
-    history: pd.DataFrame
+    history: list[dict[str, float]]
     loss: float | None
     steps: int
     images: int
@@ -150,7 +149,7 @@ def run_training(
     keep_weights(placement, task.model)
     return Training(
         status=outcome,
-        history=pd.DataFrame(history.rows),
+        history=history.rows,
         loss=history.loss,
         steps=history.steps,
         images=history.steps * settings.batch_size,

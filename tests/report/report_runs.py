@@ -36,6 +36,7 @@ METRICS: dict[str, dict[str, Any]] = {
         "evaluated_on": "test",
         "initialisation": "pretrained",
         "confusion": [[8 * (row == column) + 1 for column in range(10)] for row in range(10)],
+        "class_names": [str(number) for number in range(10)],
     },
     "segment": {"mIoU": 50.0},
 }

@@ -37,7 +37,7 @@ def test_natural_images_many_patches_and_many_classes(project: Path) -> None:
     for seed in (0, 1):
         folder = write_run("pretrain", "full", seed)
         np.savez(folder / "samples.npz", **pretraining_samples(side=96, channels=3, grid=16))
-        write_run("finetune", "full", seed, confusion=confusion)
+        write_run("finetune", "full", seed, confusion=confusion, class_names=[f"class {n}" for n in range(100)])
     for variant in ("full", "from_scratch"):
         folder = write_run("segment", variant, 0)
         np.savez(folder / "samples.npz", **segmentation_samples(90, 120, 3, 150))
@@ -97,10 +97,12 @@ def test_every_seed_has_its_dot(project: Path) -> None:
 
 
 def test_the_confusion_matrix_is_in_percent_over_all_seeds(project: Path) -> None:
-    write_run("finetune", "full", 0, confusion=[[3, 1], [0, 0]])
-    write_run("finetune", "full", 1, confusion=[[3, 1], [2, 2]])
-    shares = draw_confusion(found()).axes[0].images[0].get_array()
-    assert shares.tolist() == [[75, 25], [50, 50]]
+    for seed, confusion in enumerate(([[3, 1], [0, 0]], [[3, 1], [2, 2]])):
+        write_run("finetune", "full", seed, confusion=confusion, class_names=["cat", "dog"])
+    panel = draw_confusion(found()).axes[0]
+    assert panel.images[0].get_array().tolist() == [[75, 25], [50, 50]]
+    for axis in (panel.xaxis, panel.yaxis):
+        assert [label.get_text() for label in axis.get_ticklabels()] == ["cat", "dog"]
 
 
 def test_the_graph_of_stages_counts_what_is_finished_and_up_to_date() -> None:

@@ -45,6 +45,7 @@ def test_the_main_line_twice_gives_the_same_digits(project: Path) -> None:
     assert pretrained["steps"] == 2 * (197 // 32)
     assert tuned["steps"] == 2 * (40 // 20) and tuned["labels"] == 40
     assert sum(map(sum, tuned["confusion"])) == 801
+    assert tuned["class_names"] == [str(digit) for digit in range(10)]
     assert tuned["top1"] == pytest.approx(100 * sum(tuned["confusion"][i][i] for i in range(10)) / 801)
     assert set(segmented["IoU"]) == {f"digit {digit}" for digit in range(10)}
     facts = json.loads((RESULTS / "pretrain/full/seed-0/run.json").read_text())

@@ -7,17 +7,18 @@ from nepa.report.collect import Run
 from nepa.report.figures.style import WIDTH
 
 SHOWN = ("full", "from_scratch")
-NUMBERS_UP_TO = 12  # classes: more leave no room for numbers in the cells
+WRITTEN_UP_TO = 12  # classes: more leave no room for their names, nor for numbers in the cells
 TICKS = 10
 
 
 def draw_confusion(runs: list[Run]) -> Figure | None:
     """Rows of the confusion matrix in percent, over all seeds, of `full` and of training from scratch."""
-    matrices = {}
+    matrices, names = {}, []
     for variant in SHOWN:
         mine = [run for run in runs if (run.stage, run.variant) == ("finetune", variant)]
-        counts = [np.array(run.metrics["confusion"]) for run in mine if run.metrics["confusion"]]
-        if counts:
+        mine = [run for run in mine if run.metrics["confusion"]]
+        if mine:
+            counts, names = [np.array(run.metrics["confusion"]) for run in mine], mine[0].metrics["class_names"]
             matrices[f"{variant}, {len(counts)} seed{'s' * (len(counts) > 1)}"] = sum(counts)
     if not matrices:
         return None
@@ -27,10 +28,12 @@ def draw_confusion(runs: list[Run]) -> Figure | None:
         share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         picture = panel.imshow(share, cmap="Blues", vmin=0, vmax=100)
         classes = len(counts)
-        every = range(0, classes, -(-classes // TICKS) if classes > NUMBERS_UP_TO else 1)
+        every = range(0, classes, -(-classes // TICKS) if classes > WRITTEN_UP_TO else 1)
         panel.set(title=title, xlabel="predicted class", ylabel="true class", xticks=every, yticks=every)
         panel.spines[:].set_visible(True)
-        if classes <= NUMBERS_UP_TO:
+        if classes <= WRITTEN_UP_TO:
+            panel.set_xticklabels(names, rotation=90 if max(map(len, names)) > 2 else 0)
+            panel.set_yticklabels(names)
             for (row, column), value in np.ndenumerate(share):
                 if round(value):
                     colour = "white" if value > 55 else "black"
