@@ -1,5 +1,6 @@
 """The figures: of any size of image and number of classes, one style per variant, and honest about what is absent."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,15 @@ def test_the_confusion_matrix_is_in_percent_over_all_seeds(project: Path) -> Non
     assert panel.images[0].get_array().tolist() == [[75, 25], [50, 50]]
     for axis in (panel.xaxis, panel.yaxis):
         assert [label.get_text() for label in axis.get_ticklabels()] == ["cat", "dog"]
+
+
+def test_classes_of_an_earlier_version_s_results_are_numbers(project: Path) -> None:
+    path = write_run("finetune", "full", 0, confusion=[[3, 1], [0, 2]]) / "metrics.json"
+    earlier = json.loads(path.read_text())
+    del earlier["class_names"]
+    path.write_text(json.dumps(earlier))
+    labels = draw_confusion(found()).axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["0", "1"]
 
 
 def test_the_graph_of_stages_counts_what_is_finished_and_up_to_date() -> None:

@@ -18,7 +18,9 @@ def draw_confusion(runs: list[Run]) -> Figure | None:
         mine = [run for run in runs if (run.stage, run.variant) == ("finetune", variant)]
         mine = [run for run in mine if run.metrics["confusion"]]
         if mine:
-            counts, names = [np.array(run.metrics["confusion"]) for run in mine], mine[0].metrics["class_names"]
+            counts = [np.array(run.metrics["confusion"]) for run in mine]
+            # Results of an earlier version have no names.
+            names = mine[0].metrics.get("class_names") or [str(number) for number in range(len(counts[0]))]
             matrices[f"{variant}, {len(counts)} seed{'s' * (len(counts) > 1)}"] = sum(counts)
     if not matrices:
         return None
