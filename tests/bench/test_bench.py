@@ -52,6 +52,13 @@ def test_a_file_says_what_was_measured_where(project: Path, tmp_path: Path, caps
     assert "| matrix, smallest" in table and "| not measured" in table
 
 
+def test_no_larger_matrix_after_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with bfloat16 on a CPU without it, of which the largest alone would take minutes."""
+    monkeypatch.setattr(matrix, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(matrix, "LONGEST", 0.0)
+    assert [row["size"] for row in matrix.matrix_rates(threads=1)] == [128, 128]
+
+
 @without_a_gpu
 def test_what_needs_a_gpu_is_not_measured(project: Path, tmp_path: Path) -> None:
     bench(tmp_path / "out", "--what", "matrix")
