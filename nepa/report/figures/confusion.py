@@ -13,17 +13,16 @@ TICKS = 10
 
 def draw_confusion(runs: list[Run]) -> Figure | None:
     """Rows of the confusion matrix in percent, over all seeds, of `full` and of training from scratch."""
-    matrices, names = {}, []
-    for variant in SHOWN:
-        mine = [run for run in runs if (run.stage, run.variant) == ("finetune", variant)]
-        mine = [run for run in mine if run.metrics["confusion"]]
-        if mine:
-            counts = [np.array(run.metrics["confusion"]) for run in mine]
-            # Results of an earlier version have no names.
-            names = mine[0].metrics.get("class_names") or [str(number) for number in range(len(counts[0]))]
-            matrices[f"{variant}, {len(counts)} seed{'s' * (len(counts) > 1)}"] = sum(counts)
-    if not matrices:
+    tuned = [run for run in runs if run.stage == "finetune" and run.variant in SHOWN and run.metrics["confusion"]]
+    if not tuned:
         return None
+    numbers = [str(number) for number in range(len(tuned[0].metrics["confusion"]))]
+    names = tuned[0].metrics.get("class_names") or numbers  # results of an earlier version have no names
+    matrices = {}
+    for variant in SHOWN:
+        counts = [np.array(run.metrics["confusion"]) for run in tuned if run.variant == variant]
+        if counts:
+            matrices[f"{variant}, {len(counts)} seed{'s' * (len(counts) > 1)}"] = sum(counts)
     figure = Figure((WIDTH, 4.1), layout="compressed")
     panels = figure.subplots(1, len(matrices), squeeze=False)[0]
     for panel, (title, counts) in zip(panels, matrices.items(), strict=True):
