@@ -105,8 +105,6 @@ def test_what_is_not_cifar10_is_refused(tmp_path: Path, small: dict[str, Images]
         read_cifar10(str(tmp_path / "larger.tar"))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not ARCHIVE.exists(), reason=f"{ARCHIVE.name} is not beside the project")
 def test_a_damaged_copy_is_named_and_left_alone(tmp_path: Path) -> None:
     """torchvision would fetch another one in its place."""
     archive = tmp_path / CIFAR10.filename
@@ -116,6 +114,8 @@ def test_a_damaged_copy_is_named_and_left_alone(tmp_path: Path) -> None:
     assert archive.read_bytes() == b"half of it"
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not ARCHIVE.exists(), reason=f"{ARCHIVE.name} is not beside the project")
 def test_the_published_images_are_split_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     raw = yaml.safe_load((ROOT / "recipes/cifar10.yaml").read_text())
