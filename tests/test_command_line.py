@@ -27,6 +27,13 @@ def test_help_answers_in_under_a_second() -> None:
         assert stage in shown
 
 
+@pytest.mark.parametrize("command", ["compare", "recipe", "report", "status"])
+def test_what_only_reads_does_without_torch(command: str) -> None:
+    """Whose import takes longer than all that these commands do."""
+    imports = f"import sys; from nepa.command_line import import_stage; import_stage({command!r})"
+    subprocess.run([sys.executable, "-c", f"{imports}; sys.exit('torch' in sys.modules)"], check=True)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_command_checks_params_yaml_first(
     stage: str, write_parameters: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

@@ -6,10 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nepa.objective.failure import status_of
 from nepa.objective.next_embedding import NextEmbeddingPrediction
-
-COLLAPSED_BELOW = 0.01
-IDENTITY_ABOVE = 0.99
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,8 @@ class Evaluation:
 
     @property
     def status(self) -> str:
-        """`collapsed`, `identity` or `ok`; a collapsed model is an identity map as well, so it is asked first."""
-        if self.collapse.relative_spread < COLLAPSED_BELOW:
-            return "collapsed"
-        return "identity" if self.identity_cosine > IDENTITY_ABOVE else "ok"
+        """`collapsed`, `identity` or `ok`."""
+        return status_of(self.collapse.relative_spread, self.identity_cosine)
 
 
 @torch.no_grad()

@@ -6,15 +6,16 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nepa.data.images import file_checksum
 from nepa.errors import UserError
 from nepa.files import write_atomically, write_json
 from nepa.parameters import Parameters
-from nepa.training.engine import Training
-from nepa.training.provenance import code_checksum
-from nepa.training.run_state import checksum_of
 from nepa.training.status import STATUS_FILE
+
+# The report asks only where things lie: what trains, and torch with it, is imported where a stage needs it.
+if TYPE_CHECKING:
+    from nepa.training.engine import Training
 
 # Apart, so that the report's dependency on the first does not make the others part of every `dvc repro`.
 RESULTS = {"default": Path("results/runs"), "further": Path("results/further_ablations")}
@@ -73,6 +74,10 @@ class RunPaths:
             data: checksum of the data that is read.
             start: the weights that it starts from.
         """
+        from nepa.data.images import file_checksum
+        from nepa.training.provenance import code_checksum
+        from nepa.training.run_state import checksum_of
+
         return checksum_of(
             {
                 "run": self.title,
@@ -83,7 +88,7 @@ class RunPaths:
             }
         )
 
-    def write_results(self, metrics: dict, training: Training | None, columns: list[str], run: dict) -> None:
+    def write_results(self, metrics: dict, training: "Training | None", columns: list[str], run: dict) -> None:
         """Write metrics, history and provenance; the history holds `columns`, empty where nothing was trained.
 
         A copy goes beside the weights: DVC pushes what it caches, and the results themselves are git's.

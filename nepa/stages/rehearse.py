@@ -21,7 +21,7 @@ from nepa.stages.recipe import recipe_text
 log = logging.getLogger("nepa")
 
 IMAGES = {"training": 12, "validation": 8}
-SCENES = {"training": 4, "validation": 2}
+SCENES = {"training": 4, "validation": 1}
 STATEMENT = (
     "A rehearsal of `{name}`: a few steps on a few images. That every stage ran is all it shows; no figure counts.\n"
 )

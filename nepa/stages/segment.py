@@ -3,6 +3,7 @@
 In: data/<recipe>/scenes, a pretrained backbone. Out: checkpoints/.../segmentor.safetensors and results/runs/...
 """
 
+import math
 import warnings
 
 import numpy as np
@@ -41,6 +42,7 @@ from nepa.training.task import Task  # noqa: E402
 
 COLUMNS = ["step", "loss", "learning_rate", "gradient_norm"]
 SAMPLES = 4
+RECORDS = 40  # of the loss on the way, at most
 
 
 def segmenting(parameters: Parameters, classes: int) -> Task:
@@ -83,7 +85,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
             identity=paths.identity(parameters, data_checksum(manifest), start),
             steps=settings.iterations,
             seed=seed,
-            record_every=max(1, settings.iterations // 40),
+            record_every=math.ceil(settings.iterations / RECORDS),
         )
 
     status = training.status if training and training.status != "ok" else inherited

@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
-
 from nepa.files import write_json
 
 STATUS_FILE = "status.json"
@@ -41,6 +39,8 @@ class Status:
         self._write()
 
     def _write(self) -> None:
+        from mmengine.dist import is_main_process  # and torch, without which `nepa status` answers at once
+
         if is_main_process():
             write_json(self.path, self.facts | {"updated": time.time()})
 

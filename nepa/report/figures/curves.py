@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from nepa.objective.collapse import COLLAPSED_BELOW
+from nepa.objective.failure import COLLAPSED_BELOW
 from nepa.report.collect import Run
 from nepa.report.figures.style import WIDTH, in_order, plot_history
 
