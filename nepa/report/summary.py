@@ -15,6 +15,7 @@ from nepa.report.verdict import can_decide
 
 # In the order of the summary. `reference` is no finding.
 KINDS = ("reproduced", "partly reproduced", "not reproduced", "not resolved", "not in the paper")
+FLOOR = "from_scratch"  # the variant that is fine-tuned from random weights
 # The picture that shows a table's rows best, and the heading it stands under.
 PICTURES = {
     "ablation": ("curves", "Fig. 7"),
@@ -82,6 +83,20 @@ def intervals(tables: list[PaperTable]) -> str:
     return (
         f"Intervals that decide a row: {len(differences)}, excluding 0: {resolved}; one in twenty does so by chance. "
         f"Still excluding it when judged together, by Holm's correction: {joined(kept) if kept else 'none'}."
+    )
+
+
+def gain(tables: list[PaperTable]) -> str:
+    """Whether pretraining is worth more than random weights here, without which its variants have little to lose."""
+    floors = [row for _, row in _findings(tables) if (row.variant, row.metric) == (FLOOR, "top1")]
+    if not floors or not can_decide(floors[0].difference):
+        return ""
+    difference = f"`full − {FLOOR}`: {interval(floors[0].difference)}"
+    if floors[0].difference.low > 0:
+        return f"Pretraining gains over random weights here ({difference})."
+    return (
+        f"Pretraining gains nothing resolved over random weights here ({difference}): rows that compare ways of "
+        "pretraining have little to differ by, unless one of them does harm."
     )
 
 

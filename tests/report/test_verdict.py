@@ -8,7 +8,7 @@ from report_runs import write_run
 from nepa.parameters import load_parameters
 from nepa.report.collect import Run, collect_runs
 from nepa.report.comparisons import compare_with_paper
-from nepa.report.summary import findings_table
+from nepa.report.summary import findings_table, gain
 from nepa.report.table import build_table
 from nepa.report.verdict import Verdict, level_verdict, row_verdict
 
@@ -90,6 +90,26 @@ def test_chance_is_that_of_the_run_s_own_classes(project: Path) -> None:
 )
 def test_a_level_needs_its_whole_interval_near_the_paper_s(values: dict[int, float], kind: str) -> None:
     assert level_verdict(values, 83.8).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("floor", "expected"),
+    [
+        ([70.0, 71.2], "Pretraining gains over random weights here (`full − from_scratch`: +9.9 ["),
+        ([90.0, 91.2], "Pretraining gains nothing resolved over random weights here (`full − from_scratch`: -10.1 ["),
+        ([75.0, 90.0], "Pretraining gains nothing resolved"),
+        ([], ""),
+    ],
+)
+def test_what_pretraining_is_worth_is_said_beside_the_verdicts(project: Path, floor: list, expected: str) -> None:
+    for seed, top1 in enumerate([80.0, 81.0]):
+        write_run("finetune", "full", seed, top1=top1)
+    for seed, top1 in enumerate(floor):
+        write_run("finetune", "from_scratch", seed, top1=top1)
+    parameters = load_parameters()
+    runs = collect_runs(parameters)
+    said = gain(compare_with_paper(parameters.recipe, runs, build_table(parameters, runs)))
+    assert said.startswith(expected) and bool(said) == bool(expected)
 
 
 def test_levels_compare_only_where_the_model_is_the_paper_s(project: Path) -> None:
