@@ -1,4 +1,4 @@
-"""Writing files so that an interruption leaves none, or all of them."""
+"""Writing files so that an interruption leaves none, or all of them; reading them so that an error says what to do."""
 
 import json
 import os
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from nepa.errors import UserError
 
 
 @contextmanager
@@ -44,7 +46,24 @@ def write_json(path: Path, content: Any) -> None:
         beside.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
+def read_json(path: Path, *, absent: str, damaged: str) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        absent, damaged: what to do where there is no file, or none that is whole.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} not found; {absent}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise UserError(f"{path} is truncated or no JSON; {damaged}") from None
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write a compressed npz file."""
+    """Write an npz file, so that equal arrays are equal files: compressed, they would depend on the build of zlib."""
     with write_atomically(path) as beside, beside.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez(file, **arrays)

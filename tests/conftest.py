@@ -1,5 +1,6 @@
 """Shared by all tests: the repository's own params.yaml, shrunk to the smallest run that goes through every stage."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -44,6 +45,16 @@ def smallest_parameters() -> dict[str, Any]:
         raw[section] = raw[section] | values if isinstance(values, dict) else values
     raw["finetuning"].pop("from_scratch_long", None)
     return raw
+
+
+def ended_as(status: str, checkpoint: Path) -> None:
+    """Make a checkpoint say that its training ended so."""
+    from nepa.model.weights import read_weights, write_weights
+
+    weights, text = read_weights(checkpoint, absent="", damaged="")
+    description = json.loads(text)
+    description["training"][-1]["status"] = status
+    write_weights(checkpoint, weights, description)
 
 
 @pytest.fixture(scope="session")

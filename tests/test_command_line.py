@@ -52,8 +52,11 @@ def test_every_command_checks_params_yaml_first(
         (["pretrain", "--variant", "nope"], "pretraining has no variant 'nope'; it has full"),
         (["finetune", "--variant", "nope"], "has no variant 'nope'"),
         (["pretrain", "--seed", "-1"], "--seed -1 must not be negative"),
-        (["finetune", "--seed", "9"], "seed-9/backbone.safetensors not found; run `nepa pretrain` first"),
-        (["segment"], "seed-0/backbone.safetensors not found; run `nepa pretrain` first"),
+        (
+            ["finetune", "--seed", "9"],
+            "not found; run `nepa pretrain --variant full --seed 9` first",
+        ),
+        (["segment"], "not found; run `nepa pretrain --variant full --seed 0` first"),
         (["report"], "results/runs holds no finished run; run `dvc repro`"),
     ],
 )
@@ -77,9 +80,9 @@ def test_unwritable_results(project: Path, capsys: pytest.CaptureFixture) -> Non
 
 
 def test_a_full_disk(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    from nepa.stages import pretrain
+    from nepa.runs import results
 
-    monkeypatch.setattr(pretrain, "write_weights", lambda *_: Path("/dev/full").write_text("no room"))
+    monkeypatch.setattr(results, "write_weights", lambda *_: Path("/dev/full").write_text("no room"))
     assert main(["pretrain"]) == 2
     assert "No space left on device; free some space and run the stage again" in capsys.readouterr().err
     assert not (project / "checkpoints").exists() and not (project / "results").exists()

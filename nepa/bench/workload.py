@@ -18,7 +18,8 @@ from nepa.data.datasets import ArrayDataset
 from nepa.data.stream import Drawn, Stream
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Optimization, Segment, Stage, TrainingExecution
-from nepa.plan.cost import BYTES_PER_PARAMETER, one_pass, scene_classes
+from nepa.plan.cost import BYTES_PER_PARAMETER, one_pass
+from nepa.stages.tasks import build_task, scene_classes
 from nepa.training.engine import Training, build_dataloader, prepare_process, run_training
 from nepa.training.task import Task
 
@@ -96,21 +97,6 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def build_task(parameters: Parameters, stage: Stage) -> Task:
-    """What a stage trains, with random weights."""
-    if stage == "pretrain":
-        from nepa.stages.pretrain import pretraining
-
-        return pretraining(parameters, per_epoch=1)
-    if stage == "finetune":
-        from nepa.stages.finetune import finetuning
-
-        return finetuning(parameters)
-    from nepa.stages.segment import segmenting  # MMSegmentation is slow to import
-
-    return segmenting(parameters, scene_classes(parameters))
-
-
 def on_this_machine(parameters: Parameters, stage: Stage, batch_size: int) -> Parameters:
     """The recipe with `batch_size` images a step, and no more threads or workers than cores.
 
@@ -146,11 +132,10 @@ def noise(parameters: Parameters, stage: Stage, count: int) -> Dataset:
         pixels = torch.randint(256, (count, *[data.image_size] * 2, data.channels), generator=generator)
         images = pixels.to(torch.uint8).permute(0, 3, 1, 2)  # as in what is decoded, channels are last in memory
         return ArrayDataset(images, torch.randint(data.classes, (count,), generator=generator))
-    from nepa.segmentation.mmcv_operators import provide_operators
-
-    provide_operators()
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
+
+    import nepa.segmentation  # noqa: F401 - lets MMSegmentation be imported
 
     def draw(channels: int, below: int) -> torch.Tensor:
         return torch.randint(below, (channels, *[parameters.segment.crop] * 2), generator=generator)

@@ -1,18 +1,18 @@
 """Reading of checkpoints, whatever their format; safetensors throughout, nothing is ever unpickled."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nepa.conversion.models import Runnable, build_model
 from nepa.conversion.reference_config import describe_reference
 from nepa.conversion.reference_names import to_timm
 from nepa.errors import UserError
+from nepa.files import read_json
 from nepa.model.description import Description, read_description
+from nepa.model.weights import check_weights, read_weights
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,11 @@ def read_checkpoint(source: Path) -> Checkpoint:
         UserError: it is missing, truncated, no safetensors, or its weights are not those of its model.
     """
     path = source / "model.safetensors" if source.is_dir() else source
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except FileNotFoundError:
-        raise UserError(f"{path} not found; name a safetensors file or the folder that holds one") from None
-    except SafetensorError as error:
-        raise UserError(f"{path} is no complete safetensors file ({error}); fetch it again") from None
-    if "nepa" in metadata:
-        description = read_description(metadata["nepa"], path)
+    weights, text = read_weights(
+        path, absent="name a safetensors file or the folder that holds one", damaged="fetch it again"
+    )
+    if text is not None:
+        description = read_description(text, path)
         if description.kind == "backbone":  # timm's format has the norm before a classifier even without one
             weights = {name: weight for name, weight in weights.items() if not name.startswith("fc_norm.")}
         checkpoint = Checkpoint(path, description, weights)
@@ -58,13 +53,11 @@ def read_checkpoint(source: Path) -> Checkpoint:
 
 
 def _of_reference(path: Path, weights: dict[str, Tensor]) -> Checkpoint:
-    config_path = path.parent / "config.json"
-    try:
-        config = json.loads(config_path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{config_path} not found; the reference's weights need it beside them") from None
-    except json.JSONDecodeError:
-        raise UserError(f"{config_path} is truncated or no JSON; fetch it again") from None
+    config = read_json(
+        path.parent / "config.json",
+        absent="the reference's weights need it beside them",
+        damaged="fetch it again",
+    )
     head = weights.get("classifier.weight")
     try:
         description = describe_reference(config, 0 if head is None else len(head))
@@ -83,14 +76,7 @@ def _of_reference(path: Path, weights: dict[str, Tensor]) -> Checkpoint:
 
 
 def _check(checkpoint: Checkpoint) -> None:
-    path, description = checkpoint.path, checkpoint.description
     with torch.device("meta"):
-        expected = build_model(description).state_dict()
-    for name, weight in checkpoint.weights.items():
-        shape = tuple(expected[name].shape) if name in expected else "nothing"
-        if shape != tuple(weight.shape):
-            raise UserError(f"{path}: {name} is {tuple(weight.shape)}, its description wants {shape}; fetch it again")
-    optional = ("fc_norm.",) if description.kind == "backbone" else ()
-    missing = [name for name in expected if name not in checkpoint.weights and not name.startswith(optional)]
-    if missing:
-        raise UserError(f"{path} lacks {missing[0]} and {len(missing) - 1} more; fetch it again")
+        wanted = build_model(checkpoint.description).state_dict()
+    optional = ("fc_norm.",) if checkpoint.description.kind == "backbone" else ()
+    check_weights(checkpoint.path, checkpoint.weights, wanted, optional, "fetch it again")

@@ -24,7 +24,7 @@ from nepa.conversion.reference_names import from_timm
 from nepa.errors import UserError
 from nepa.files import write_atomically
 from nepa.model.description import Description
-from nepa.training.checkpoints import write_weights
+from nepa.model.weights import write_weights
 
 
 def write_checkpoint(checkpoint: Checkpoint, target: Path, form: str) -> None:
@@ -120,11 +120,11 @@ def _write_segmentor(checkpoint: Checkpoint, folder: Path) -> None:
     torch.save({"state_dict": checkpoint.weights, "meta": meta}, folder / "segmentor.pth")
     resize = {"scale_factor": 1.0} if settings.test_scale is None else {"scale": settings.test_scale}
     config = {
-        "custom_imports": {"imports": ["nepa.segmentation.backbone"]},
+        "custom_imports": {"imports": ["nepa.segmentation.segmentor"]},
         "default_scope": "mmseg",
         "model": segmentor_config(description)
         | {
-            "type": "EncoderDecoder",
+            "type": "UPerNet",
             "backbone": {"type": "NEPA", "backbone": _backbone_alone(description), "blocks": settings.blocks},
         },
         "test_pipeline": [

@@ -115,10 +115,9 @@ Or with timm, after `nepa convert {folder} NEW --to timm`."""
 
 
 def _mmsegmentation(description: Description, folder: str) -> str:
-    prepare = "from nepa.segmentation.mmcv_operators import provide_operators\n\nprovide_operators()"
     if description.kind == "segmentor":
         return f"""```python
-{prepare}
+import nepa.segmentation
 from mmseg.apis import inference_model, init_model
 
 model = init_model("{folder}/segmentor.json", "{folder}/segmentor.pth", device="cpu")
@@ -128,7 +127,7 @@ Then `inference_model(model, "image.png").pred_sem_seg.data`."""
     return f"""Name it under `_base_` of a config of MMSegmentation, which adds neck and heads. By itself:
 
 ```python
-{prepare}
+import nepa.segmentation
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS

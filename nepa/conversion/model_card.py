@@ -72,7 +72,7 @@ def write_model_card(
         title=_title(description),
         summary=SUMMARIES[description.kind],
         kind=description.kind,
-        status=results.metrics.get("status", NOT_KNOWN),
+        status=description.training[-1].status if description.training else NOT_KNOWN,
         facts=_facts(checkpoint, difference),
         loading=how_to_load(description, target, form),
         calling=how_to_call(description, form),
@@ -191,6 +191,7 @@ def _limits(description: Description) -> list[str]:
     limits = []
     if not description.training:
         limits.append(f"How the weights were made is {NOT_KNOWN}, so what they are bad at is too.")
+        limits.append(f"Whether the training collapsed or diverged is {NOT_KNOWN}.")
     else:
         limits.append(
             f"Trained on {' and '.join(_data(description))} alone. On other images nothing was measured: neither "
@@ -198,8 +199,6 @@ def _limits(description: Description) -> list[str]:
         )
     if "digits" in {run.source for run in description.training}:
         limits.append("A miniature, to study the method: it knows light digits on dark ground, 8 pixels high, alone.")
-    if description.results is None:
-        limits.append(f"Whether the training collapsed or diverged is {NOT_KNOWN}.")
     side = input_size(description)
     limits.append(f"Made for {side}x{side} pixels at a time; what it does at other sizes was not measured.")
     if description.kind == "classifier":

@@ -1,6 +1,5 @@
 """The model that a checkpoint belongs to, built from what the checkpoint says of itself."""
 
-import warnings
 from typing import TYPE_CHECKING
 
 from timm.models.eva import Eva
@@ -17,18 +16,10 @@ def build_model(description: Description) -> "Eva | EncoderDecoder":
     """The backbone, classifier or segmentor whose weights a checkpoint holds, with weights that mean nothing yet."""
     if description.kind != "segmentor":
         return Eva(**eva_arguments(description))
-    from nepa.segmentation.mmcv_operators import provide_operators
+    from nepa.segmentation.segmentor import assemble_segmentor  # MMSegmentation is slow to import
 
-    provide_operators()
-    from mmengine.registry import init_default_scope
-
-    from nepa.segmentation.segmentor import assemble_segmentor
-
-    init_default_scope("mmseg")
     arguments = eva_arguments(description) | {"img_size": description.segmentation.crop}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # advice to callers inside MMSegmentation itself
-        return assemble_segmentor(description, Eva(dynamic_img_size=True, dynamic_img_pad=True, **arguments))
+    return assemble_segmentor(description, Eva(dynamic_img_size=True, dynamic_img_pad=True, **arguments))
 
 
 class Runnable(nn.Module):

@@ -1,7 +1,6 @@
 """Prepared images: writing, checking and reading of `data/<recipe>/images`."""
 
 import hashlib
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,8 @@ import torch
 from torch import Tensor
 
 from nepa.errors import UserError
+from nepa.files import read_json
 from nepa.parameters import Parameters
-
-SPLITS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -45,13 +43,11 @@ def read_manifest(folder: Path) -> dict:
     Raises:
         UserError: it is missing or no JSON.
     """
-    path = folder / "manifest.json"
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} not found; run `nepa prepare` first, or `dvc pull` it") from None
-    except json.JSONDecodeError:
-        raise UserError(f"{path} is truncated or no JSON; delete {folder} and run `nepa prepare`") from None
+    return read_json(
+        folder / "manifest.json",
+        absent="run `nepa prepare` first, or `dvc pull` it",
+        damaged=f"delete {folder} and run `nepa prepare`",
+    )
 
 
 def load_images(parameters: Parameters, split: str) -> Images:

@@ -5,11 +5,10 @@
 """
 
 import colorsys
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from nepa.errors import UserError
+from nepa.files import read_json
 from nepa.parameters import Parameters
 
 # Ten colours that a colour-blind reader can tell by lightness too (Tol's muted scheme).
@@ -52,13 +51,11 @@ class Classes:
         Raises:
             UserError: classes.json is missing or no JSON.
         """
-        path = folder / "classes.json"
-        try:
-            content = json.loads(path.read_text())
-        except FileNotFoundError:
-            raise UserError(f"{path} not found; run `nepa prepare scenes` first, or `dvc pull` it") from None
-        except json.JSONDecodeError:
-            raise UserError(f"{path} is truncated or no JSON; delete {folder} and run `nepa prepare scenes`") from None
+        content = read_json(
+            folder / "classes.json",
+            absent="run `nepa prepare scenes` first, or `dvc pull` it",
+            damaged=f"delete {folder} and run `nepa prepare scenes`",
+        )
         return cls(tuple(content["names"]), tuple(map(tuple, content["colours"])))
 
     def as_dict(self) -> dict[str, list]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from timm.layers import resample_abs_pos_embed
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
@@ -11,6 +11,7 @@ from nepa.errors import UserError
 from nepa.model.architecture import backbone_arguments
 from nepa.model.description import Description, describe, read_description
 from nepa.model.rotary_embedding import RotaryEmbedding
+from nepa.model.weights import check_weights, read_weights
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Model
 
@@ -83,33 +84,44 @@ def class_logits(classifier: Eva, images: Tensor, attention: str, pool: str) -> 
     return classifier.forward_head(tokens[:, [0, -1]] if pool == "last_token" else tokens)
 
 
-def load_backbone(backbone: nn.Module, path: Path) -> Description | None:
-    """Load pretrained weights into a backbone; only the classifier and its norm may be absent from the file.
+def load_backbone(backbone: Eva, path: Path, parameters: Parameters, again: str) -> Description:
+    """Load pretrained weights into a backbone of any image size; a classifier and its norm stay as they are.
+
+    Args:
+        parameters: of the run that starts from them, whose model and pixels must be the checkpoint's.
+        again: the command that makes the file.
 
     Returns:
-        what the file says of itself, if anything.
+        what the file says of itself.
 
     Raises:
-        UserError: the file is missing, truncated, or was made by a model of another shape.
+        UserError: the file is missing, truncated, or of another model.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("nepa")
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except FileNotFoundError:
-        raise UserError(f"{path} not found; run `nepa pretrain` first, or `dvc pull` it") from None
-    except SafetensorError as error:
-        raise UserError(f"{path} is no complete checkpoint ({error}); delete it and run its stage again") from None
-    own = backbone.state_dict()
-    for name, weight in weights.items():
-        if name not in own or own[name].shape != weight.shape:
-            expected = tuple(own[name].shape) if name in own else "nothing"
-            raise UserError(
-                f"{path}: {name} is {tuple(weight.shape)}, the model of params.yaml has {expected}; "
-                "pretrain again with these parameters"
-            )
-    missing = [name for name in own if name not in weights and not name.startswith(("head.", "fc_norm."))]
-    if missing:
-        raise UserError(f"{path} lacks {missing[0]} and {len(missing) - 1} more; pretrain again with these parameters")
+    weights, text = read_weights(
+        path, absent=f"run {again} first, or `dvc pull` where a remote has it", damaged=f"delete it and run {again}"
+    )
+    if text is None:
+        raise UserError(f"{path} does not say what model it is of; `nepa convert` can read the reference's checkpoints")
+    description = read_description(text, path)
+    _same(description, describe(parameters), path, again)
+    positions = weights.get("pos_embed")
+    if positions is not None and backbone.pos_embed is not None:
+        weights["pos_embed"] = resample_abs_pos_embed(
+            positions, backbone.patch_embed.grid_size, num_prefix_tokens=backbone.num_prefix_tokens
+        )
+    check_weights(path, weights, backbone.state_dict(), ("head.", "fc_norm."), f"run {again}")
     backbone.load_state_dict(weights, strict=False)
-    return None if text is None else read_description(text, path)
+    return description
+
+
+def _same(found: Description, wanted: Description, path: Path, again: str) -> None:
+    """Refuse another model, also where every weight would fit, as with another base of RoPE."""
+    drawn = {"init_std", "patch_embedding_init"}  # of no effect on weights that are there
+    its, ours = (
+        {f"model.{key}": value for key, value in of.model.model_dump(exclude=drawn).items()}
+        | {f"data.{key}": getattr(of, key) for key in ("channels", "mean", "std")}
+        for of in (found, wanted)
+    )
+    for key in ours:
+        if its[key] != ours[key]:
+            raise UserError(f"{path} was trained with {key} {its[key]}, params.yaml has {ours[key]}; run {again}")

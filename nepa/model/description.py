@@ -8,31 +8,17 @@ from pydantic import ValidationError, model_validator
 
 from nepa.errors import UserError
 from nepa.parameters import Parameters
-from nepa.parameters.schema import Model, Pair, Positive, PositiveFloat, Section, Segment
-
-
-class Segmentation(Section):
-    """What a segmentor has beside its backbone, and how it is tested (see `nepa.parameters.schema.Segment`)."""
-
-    blocks: list[int]
-    rescales: list[float]
-    decoder_channels: Positive
-    pool_scales: list[Positive]
-    auxiliary_channels: Positive
-    crop: Positive
-    stride: Positive
-    inference: Literal["slide", "whole"]
-    test_scale: Pair | None
-    test_scales: list[PositiveFloat]
-    test_flip: bool
+from nepa.parameters.schema import Model, Positive, PositiveFloat, Section, Segment, Segmentation, Stage
+from nepa.runs.paths import RunPaths
 
 
 class Training(Section):
-    """One stage that the weights went through: its run, the data's source and facts, and the settings."""
+    """One stage that the weights went through: its run, how it ended, the data's source and facts, the settings."""
 
-    stage: Literal["pretrain", "finetune", "segment"]
+    stage: Stage
     variant: str
     seed: int
+    status: Literal["ok", "identity", "collapsed", "diverged"]
     source: str
     data: dict[str, Any]
     settings: dict[str, Any]
@@ -122,9 +108,8 @@ def describe(parameters: Parameters, classes: int = 0, **more: Any) -> Descripti
 
 def describe_run(
     parameters: Parameters,
-    stage: str,
-    variant: str,
-    seed: int,
+    paths: RunPaths,
+    status: str,
     start: Description | None = None,
     names: Sequence[str] = (),
     colours: Sequence[tuple[int, int, int]] | None = None,
@@ -132,6 +117,7 @@ def describe_run(
     """The description of what a run of `pretrain`, `finetune` or `segment` has trained.
 
     Args:
+        status: that it ended with.
         start: of the backbone that it started from; None for random weights.
         names: of the classes.
         colours: of the classes, RGB.
@@ -141,10 +127,18 @@ def describe_run(
         "pretrain": ([parameters.objective, parameters.pretrain], parameters.data, {}),
         "finetune": ([finetune], parameters.data, {"attention": finetune.attention, "pool": finetune.pool}),
         "segment": ([segment], parameters.scenes, {"segmentation": segmentation_of(segment)}),
-    }[stage]
+    }[paths.stage]
     settings = {key: value for section in sections for key, value in section.model_dump().items()}
     facts = _facts(data)
-    run = Training(stage=stage, variant=variant, seed=seed, source=facts.pop("source"), data=facts, settings=settings)
+    run = Training(
+        stage=paths.stage,
+        variant=paths.variant,
+        seed=paths.seed,
+        status=status,
+        source=facts.pop("source"),
+        data=facts,
+        settings=settings,
+    )
     return describe(
         parameters,
         len(names),

@@ -33,12 +33,13 @@ def measure_collapse(embeddings: Tensor) -> Collapse:
     """Measures of embeddings (..., D)."""
     flat = embeddings.reshape(-1, embeddings.shape[-1]).double()
     centred = flat - flat.mean(0)
-    spread = centred.square().sum(1).mean() / flat.square().sum(1).mean()
+    tiny = torch.finfo(torch.float64).tiny  # embeddings of zero are a collapse as well
+    spread = centred.square().sum(1).mean() / flat.square().sum(1).mean().clamp_min(tiny)
     count = len(flat)
     # The squared norm of the sum of unit vectors counts every pair twice and each vector with itself once.
     pairwise = (F.normalize(flat, dim=1).sum(0).square().sum() - count) / (count * (count - 1))
     eigenvalues = torch.linalg.eigvalsh(centred.T @ centred).clamp_min(0)
-    share = eigenvalues / eigenvalues.sum().clamp_min(torch.finfo(torch.float64).tiny)
+    share = eigenvalues / eigenvalues.sum().clamp_min(tiny)
     rank = torch.exp(-torch.xlogy(share, share).sum())
     return Collapse(spread.item(), pairwise.item(), rank.item())
 

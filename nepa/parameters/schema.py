@@ -316,8 +316,24 @@ class Finetune(Optimization):
         return self
 
 
-class Segment(Section):
-    """UPerNet on the scenes (MMSegmentation); sizes in pixels."""
+class Segmentation(Section):
+    """What a segmentor has beside its backbone, and how it is tested; sizes in pixels."""
+
+    blocks: Annotated[list[Count], Field(min_length=4, max_length=4)]
+    rescales: list[float]
+    decoder_channels: Positive
+    pool_scales: list[Positive]
+    auxiliary_channels: Positive
+    crop: Positive
+    stride: Positive
+    inference: Literal["slide", "whole"]
+    test_scale: Pair | None
+    test_scales: Annotated[list[PositiveFloat], Field(min_length=1)]
+    test_flip: bool
+
+
+class Segment(Segmentation):
+    """UPerNet on the scenes (MMSegmentation)."""
 
     initialisation: Literal["pretrained", "random"]
     iterations: Positive
@@ -331,20 +347,9 @@ class Segment(Section):
     precision: Precision
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     drop_path: Decay
-    blocks: Annotated[list[Count], Field(min_length=4, max_length=4)]
-    rescales: list[float]
-    decoder_channels: Positive
-    pool_scales: list[Positive]
-    auxiliary_channels: Positive
     auxiliary_weight: Annotated[float, Field(ge=0)]
     dropout: Decay
     augmentation: SceneAugmentation | None
-    crop: Positive
-    stride: Positive
-    inference: Literal["slide", "whole"]
-    test_scale: Pair | None
-    test_scales: Annotated[list[PositiveFloat], Field(min_length=1)]
-    test_flip: bool
     cat_max_ratio: Annotated[float, Field(gt=0, le=1)]
 
     @model_validator(mode="after")

@@ -3,7 +3,6 @@
 Arithmetic is what torch's own counter finds for one forward and backward pass, on tensors that hold nothing.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,11 +12,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nepa.command_line import GROUPS
-from nepa.model.backbone import build_backbone
-from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters
 from nepa.parameters.loading import resolve_variant
 from nepa.parameters.schema import IN_MEMORY, Finetune, Segment, Stage
+from nepa.stages.tasks import build_task
 
 # JPEG of quality 90 with chroma 420, bytes per pixel: mean over 250 ImageNet images prepared at 288.
 JPEG_BYTES_PER_PIXEL = 0.320
@@ -68,11 +66,12 @@ class StageCost:
         return float(self.runs) * self.images * self.one.flops
 
 
-def measure_pass(build: Callable[[], tuple[nn.Module, Callable[[], Tensor]]], images: int = 1) -> Pass:
-    """Count one pass on the meta device.
+def measure_pass(model: nn.Module, loss: Callable[[], Tensor], images: int = 1) -> Pass:
+    """Count one pass.
 
     Args:
-        build: makes the model and a function that gives its loss.
+        model: best on the meta device, where nothing is computed.
+        loss: of the model.
         images: that the loss is of.
     """
     saved: dict[int, int] = {}
@@ -81,25 +80,29 @@ def measure_pass(build: Callable[[], tuple[nn.Module, Callable[[], Tensor]]], im
         saved[id(tensor.untyped_storage())] = tensor.untyped_storage().nbytes() // tensor.element_size()
         return tensor
 
-    with torch.device("meta"):
-        model, loss = build()
-        weights = {id(parameter.untyped_storage()) for parameter in model.parameters()}
-        with (
-            FlopCounterMode(display=False) as counter,
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        ):
-            loss().backward()
+    weights = {id(parameter.untyped_storage()) for parameter in model.parameters()}
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        loss().backward()
     activations = sum(count for storage, count in saved.items() if storage not in weights)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Pass(counter.get_total_flops() // images, parameters, activations // images)
 
 
 def one_pass(parameters: Parameters, stage: Stage) -> Pass:
-    """One image of `pretrain`, `finetune` or `segment`."""
-    if stage == "segment":
-        return measure_pass(lambda: _segmentation(parameters), images=2)  # batch norm needs two
-    build = {"pretrain": _pretraining, "finetune": _finetuning}[stage]
-    return measure_pass(lambda: build(parameters))
+    """One image of a stage's training."""
+    segments = stage == "segment"
+    with torch.device("cpu" if segments else "meta"):  # MMEngine's initialisation looks at the weights
+        model = build_task(parameters, stage).model.to("meta").train()
+    images = 2 if segments else 1  # batch norm needs two
+    side = parameters.segment.crop if segments else parameters.data.image_size
+    shape = {"pretrain": None, "finetune": (images,), "segment": (images, side, side)}[stage]
+    with torch.device("meta"):
+        truth = () if shape is None else (torch.empty(shape, dtype=torch.long),)
+        pixels = torch.empty(images, parameters.data.channels, side, side)
+        return measure_pass(model, lambda: model.loss(pixels, *truth), images)
 
 
 def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
@@ -191,53 +194,3 @@ def _cost(parameters: Parameters, stage: Stage, runs: int, gpus: int) -> StageCo
     held = one.parameters * (BYTES_PER_PARAMETER + 4) / (gpus if execution.shard else 1)
     memory = held + one.saved * element * at_once
     return StageCost(stage, runs, steps, steps * settings.batch_size, one, memory, 4.0 * one.parameters)
-
-
-def _image(parameters: Parameters, size: int) -> Tensor:
-    return torch.empty(1, parameters.data.channels, size, size)
-
-
-def _pretraining(parameters: Parameters) -> tuple[nn.Module, Callable[[], Tensor]]:
-    model = NextEmbeddingPrediction(build_backbone(parameters), **parameters.objective.model_dump())
-    return model, lambda: model(_image(parameters, parameters.data.image_size))
-
-
-def _finetuning(parameters: Parameters) -> tuple[nn.Module, Callable[[], Tensor]]:
-    settings = parameters.finetune
-    model = build_backbone(parameters, num_classes=parameters.data.classes)
-    if settings.trained == "head":
-        model.requires_grad_(False)
-        model.head.requires_grad_(True)
-    elif settings.freeze_patch_embedding:
-        model.patch_embed.requires_grad_(False)
-    images = _image(parameters, parameters.data.image_size)
-    return model, lambda: model(images, is_causal=settings.attention == "causal").sum()
-
-
-def scene_classes(parameters: Parameters) -> int:
-    """Classes of the scenes; ADE20K's 150 where they stand in the data alone."""
-    composed = parameters.scenes is not None and parameters.scenes.source == "digits"
-    return parameters.data.classes if composed else 150
-
-
-def _segmentation(parameters: Parameters) -> tuple[nn.Module, Callable[[], Tensor]]:
-    from nepa.segmentation.mmcv_operators import provide_operators
-
-    provide_operators()
-    from mmengine.registry import init_default_scope
-
-    from nepa.segmentation.segmentor import build_segmentor
-
-    init_default_scope("mmseg")
-    crop = parameters.segment.crop
-    with torch.device("cpu"), warnings.catch_warnings():  # MMEngine's initialisation looks at the weights
-        warnings.simplefilter("ignore")
-        backbone = build_backbone(parameters, image_size=crop, dynamic=True)
-        model = build_segmentor(parameters, backbone, scene_classes(parameters))
-    model.to("meta").train()
-
-    def loss() -> Tensor:
-        features = model.extract_feat(_image(parameters, crop).expand(2, -1, -1, -1))
-        return model.decode_head(features).sum() + model.auxiliary_head(features).sum()
-
-    return model, loss

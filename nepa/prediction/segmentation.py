@@ -1,7 +1,6 @@
 """A class for every pixel of an image, by MMSegmentation's own test."""
 
 import math
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 
 from nepa.conversion.checkpoints import Checkpoint
 from nepa.errors import UserError
-from nepa.model.description import Segmentation
+from nepa.parameters.schema import Segmentation
 from nepa.prediction.images import read_image
 from nepa.segmentation.scenes import evaluation_alternatives
 
@@ -54,9 +53,7 @@ class Segmentor:
         pixels = np.asarray(image)
         if pixels.ndim == 3:
             pixels = np.ascontiguousarray(pixels[..., ::-1])  # MMSegmentation reads colour as BGR
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice to callers inside MMSegmentation itself
-            sample = self.model.test_step(pseudo_collate([self.pipeline({"img": pixels})]))[0]
+        sample = self.model.test_step(pseudo_collate([self.pipeline({"img": pixels})]))[0]
         return image, sample.pred_sem_seg.data.cpu().numpy().astype(np.uint8).reshape(pixels.shape[:2])
 
 

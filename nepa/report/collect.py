@@ -1,15 +1,14 @@
 """What the stages wrote below results/runs, as tables."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from nepa.errors import UserError
+from nepa.files import read_json
 from nepa.parameters import Parameters
-from nepa.stages.paths import RESULTS
+from nepa.runs.paths import RESULTS
 
 STAGES = ("pretrain", "finetune", "segment")  # those that train
 
@@ -66,14 +65,9 @@ def collect_runs(parameters: Parameters) -> list[Run]:
         if recipe == parameters.recipe and (stage, variant, number) not in declared:
             continue
         folder = metrics.parent
-        runs.append(Run(recipe, stage, variant, number, folder, _read(metrics), provenance=_read(folder / "run.json")))
+        runs.append(Run(recipe, stage, variant, number, folder, _read(metrics), _read(folder / "run.json")))
     return sorted(runs, key=lambda run: (run.recipe, run.stage, run.variant, run.seed))
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} not found; run its stage again: `dvc repro`") from None
-    except json.JSONDecodeError:
-        raise UserError(f"{path} is truncated or no JSON; delete it and run `dvc repro`") from None
+    return read_json(path, absent="run its stage again: `dvc repro`", damaged="delete it and run `dvc repro`")

@@ -9,9 +9,8 @@ from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs, PhotoMetri
 from torch import Tensor
 
 from nepa.data.scenes import Classes, scenes_folder
-from nepa.model.description import Segmentation
 from nepa.parameters import Parameters
-from nepa.parameters.schema import Segment
+from nepa.parameters.schema import Segmentation
 
 
 def scenes_dataset(parameters: Parameters, split: str) -> ADE20KDataset:
@@ -59,7 +58,7 @@ def as_batch(samples: list[dict[str, Any]]) -> dict[str, list[Tensor]]:
     return {"inputs": [sample["inputs"] for sample in samples], "truth": truth}
 
 
-def evaluation_alternatives(settings: Segment | Segmentation, annotated: bool) -> dict[str, Any]:
+def evaluation_alternatives(settings: Segmentation, annotated: bool) -> dict[str, Any]:
     """Config of the transform that makes one entry for each scale and flip of the test."""
     sizes = [{"type": Resize, "keep_ratio": True} | _size(settings.test_scale, by) for by in settings.test_scales]
     flips = [{"type": RandomFlip, "prob": prob} for prob in ([0.0, 1.0] if settings.test_flip else [0.0])]

@@ -3,11 +3,14 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder, SegDataPreProcessor
 from mmseg.models.utils import resize
+from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from timm.models.eva import Eva
 from torch import Tensor
@@ -35,12 +38,23 @@ class ScenePreprocessing(SegDataPreProcessor):
         return batch | {"inputs": batch["inputs"].flip(1)} if self.reversed else batch
 
 
+@MODELS.register_module()
 class UPerNet(EncoderDecoder):
-    """MMSegmentation's EncoderDecoder, but its loss is one tensor of tensors.
+    """MMSegmentation's EncoderDecoder, but its loss is one tensor of tensors, and its windows end where patches do.
 
     MMSegmentation measures the accuracy of every batch and head as well: the best of all classes at every pixel, and a
     GPU that is waited for.
     """
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
+        """Logits (B, classes, H, W) of a window (B, C, H, W), padded to whole patches and cut again.
+
+        The backbone would pad it too, but then MMSegmentation squeezes what came of the padding into the window.
+        """
+        height, width = inputs.shape[2:]
+        patch = self.backbone.eva.patch_embed.patch_size[0]
+        padded = F.pad(inputs, (0, -width % patch, 0, -height % patch))
+        return super().encode_decode(padded, [{"img_shape": padded.shape[2:]}])[..., :height, :width]
 
     def forward(
         self, inputs: Tensor, data_samples: list[SegDataSample] | None = None, mode: str = "tensor"
@@ -81,6 +95,7 @@ def assemble_segmentor(
     description: Description, backbone: Eva, dropout: float = 0.0, auxiliary_weight: float = 0.0
 ) -> UPerNet:
     """Build what `segmentor_config` describes over a backbone, for weights of its own to be loaded."""
+    init_default_scope("mmseg")
     config = segmentor_config(description, dropout, auxiliary_weight)
     config["data_preprocessor"]["type"] = ScenePreprocessing
     blocks = description.segmentation.blocks

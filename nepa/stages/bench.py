@@ -10,7 +10,7 @@ from nepa.bench.results import describe, results_folder
 from nepa.files import write_json
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Stage
-from nepa.training.provenance import circumstances
+from nepa.runs.provenance import circumstances
 
 log = logging.getLogger("nepa.bench")
 

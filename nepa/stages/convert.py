@@ -1,17 +1,17 @@
 """`nepa convert`: no stage of the graph; a checkpoint from or for elsewhere."""
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
 
 from nepa.conversion.checkpoints import Checkpoint, read_checkpoint
 from nepa.conversion.formats import write_checkpoint
-from nepa.errors import UserError
+from nepa.files import read_json
 from nepa.model.description import Results
-from nepa.stages.paths import RunPaths
 
 log = logging.getLogger("nepa")
+
+AGAIN = "delete its folder and run its stage again"
 
 
 def run(source: Path, target: Path, form: str) -> None:
@@ -23,25 +23,12 @@ def run(source: Path, target: Path, form: str) -> None:
 
 
 def _with_results(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with its run's metrics and provenance, where it lies where the pipeline has put it."""
-    description = checkpoint.description
-    if not description.training:
+    """The checkpoint with its run's metrics and provenance, where they lie beside it as the pipeline has put them."""
+    beside = [checkpoint.path.with_name(f"{name}.json") for name in ("metrics", "run")]
+    if not checkpoint.description.training or not all(map(Path.exists, beside)):
         return checkpoint
-    last = description.training[-1]
-    for further in (False, True):
-        paths = RunPaths(description.recipe, last.stage, last.variant, last.seed, further)
-        here = checkpoint.path.resolve().parent == paths.checkpoints.resolve()
-        if here and (paths.results / "metrics.json").exists():
-            metrics, facts = (_read(paths.results / f"{name}.json") for name in ("metrics", "run"))
-            for key in ("confusion", "class_names"):
-                metrics.pop(key, None)  # large, and of no use on a card
-            results = Results(metrics=metrics, run=facts)
-            return replace(checkpoint, description=description.model_copy(update={"results": results}))
-    return checkpoint
-
-
-def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        raise UserError(f"{path} is absent or truncated; delete its folder and run its stage again") from None
+    metrics, facts = (read_json(path, absent=AGAIN, damaged=AGAIN) for path in beside)
+    for key in ("confusion", "class_names"):
+        metrics.pop(key, None)  # large, and of no use on a card
+    results = Results(metrics=metrics, run=facts)
+    return replace(checkpoint, description=checkpoint.description.model_copy(update={"results": results}))

@@ -17,18 +17,16 @@ from torch.utils.data import DataLoader
 from nepa.data.datasets import class_names, evaluation_batches, gather, training_dataset, training_labels
 from nepa.data.images import images_folder, labelled_subset, read_manifest
 from nepa.data.preprocessing import Preprocessing
-from nepa.model.backbone import build_backbone, class_logits, load_backbone
-from nepa.model.description import describe_run
+from nepa.model.backbone import build_backbone, class_logits
 from nepa.parameters import Parameters
-from nepa.stages.paths import RunPaths, data_checksum, pretrained_backbone, status_of_pretraining
-from nepa.training.checkpoints import write_weights
-from nepa.training.engine import prepare_process, run_training
-from nepa.training.provenance import provenance
+from nepa.runs.paths import RunPaths
+from nepa.runs.results import write_run
+from nepa.runs.start import data_checksum, identity, load_start
+from nepa.training.engine import NO_TRAINING, prepare_process, run_training
 from nepa.training.task import Task
 
 CONFUSION_UP_TO = 100  # classes: with more, the matrix is no small file any more
 RECORDS = 8  # of the validation accuracy on the way
-COLUMNS = ["step", "loss", "learning_rate", "gradient_norm", "top1"]
 
 
 class Finetuning(BaseModel):
@@ -99,15 +97,11 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     settings = parameters.finetune
     workers = parameters.execution.finetune.workers
     task = finetuning(parameters)
-    inherited, start, pretraining = "ok", None, None
-    if settings.initialisation == "pretrained":
-        start = pretrained_backbone(parameters, variant, seed)
-        pretraining = load_backbone(task.backbone, start)
-        inherited = status_of_pretraining(parameters, start.parts[-3], seed)
-    manifest = read_manifest(images_folder(parameters))
+    start = load_start(parameters, paths, task.backbone)
+    data = data_checksum(read_manifest(images_folder(parameters)))
 
-    training = None
-    if inherited != "diverged":
+    training = NO_TRAINING
+    if start.status != "diverged":
         chosen = labelled_subset(training_labels(parameters), settings.labels, seed)
         dataset = training_dataset(parameters, settings.augmentation, chosen)
         steps = settings.epochs * _steps_per_epoch(parameters)
@@ -123,7 +117,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
             dataset,
             title=paths.title,
             scratch=paths.scratch,
-            identity=paths.identity(parameters, data_checksum(manifest), start),
+            identity=identity(parameters, paths, data, start.weights),
             steps=steps,
             seed=seed,
             record_every=math.ceil(steps / RECORDS),
@@ -132,14 +126,11 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         )
 
     metrics = {
-        "status": training.status if training and training.status != "ok" else inherited,
+        "status": training.status if training.status != "ok" else start.status,
         "top1": None,
-        "loss": training.loss if training else None,
         "evaluated_on": parameters.data.evaluate_on,
         "initialisation": settings.initialisation,
         "labels": settings.labels,
-        "steps": training.steps if training else 0,
-        "images": training.images if training else 0,
         "confusion": None,
         "class_names": None,
     }
@@ -153,18 +144,18 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
             metrics |= {"confusion": counts.view(-1, classes).tolist(), "class_names": names}
     if not is_main_process():
         return
-    description = describe_run(parameters, "finetune", variant, seed, pretraining, names)
-    write_weights(paths.checkpoints / "classifier.safetensors", task.backbone.state_dict(), description.content())
-    facts = provenance(
+    write_run(
         parameters,
-        stage="finetune",
-        variant=variant,
-        seed=seed,
-        data=data_checksum(manifest),
-        seconds=training.seconds if training else 0.0,
-        images=metrics["images"],
+        paths,
+        training,
+        data=data,
+        start=start.description,
+        file="classifier.safetensors",
+        weights=task.backbone.state_dict(),
+        metrics=metrics,
+        measured=["top1"],
+        names=names,
     )
-    paths.write_results(metrics, training, COLUMNS, facts)
 
 
 def _steps_per_epoch(parameters: Parameters) -> int:

@@ -4,6 +4,8 @@ In: data/<recipe>/images. Out: checkpoints/.../backbone.safetensors (averaged we
 samples.npz for Fig. 5.
 """
 
+from dataclasses import fields
+
 import torch
 from mmengine.dist import is_main_process
 from mmengine.model import BaseModel
@@ -12,29 +14,17 @@ from torch import Tensor, nn
 from nepa.data.datasets import first_images, training_dataset
 from nepa.data.images import images_folder, read_manifest
 from nepa.data.preprocessing import Preprocessing
-from nepa.files import write_arrays
 from nepa.model.backbone import build_backbone
-from nepa.model.description import describe_run
-from nepa.objective.collapse import evaluate_pretraining, measure_collapse
+from nepa.objective.collapse import Collapse, evaluate_pretraining, measure_collapse
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.objective.query_maps import query_maps
 from nepa.parameters import Parameters
-from nepa.stages.paths import RunPaths, data_checksum
-from nepa.training.checkpoints import write_weights
+from nepa.runs.paths import RunPaths
+from nepa.runs.results import write_run
+from nepa.runs.start import data_checksum, identity
 from nepa.training.engine import prepare_process, run_training
 from nepa.training.placement import device
-from nepa.training.provenance import provenance
 from nepa.training.task import Task
-
-COLUMNS = [
-    "step",
-    "loss",
-    "learning_rate",
-    "gradient_norm",
-    "relative_spread",
-    "mean_pairwise_cosine",
-    "effective_rank",
-]
 
 
 class Pretraining(BaseModel):
@@ -85,14 +75,14 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         with torch.no_grad():
             return measure_collapse(current(validation.to(device()), mode="tensor")).as_dict()
 
-    manifest = read_manifest(images_folder(parameters))
+    data = data_checksum(read_manifest(images_folder(parameters)))
     training = run_training(
         parameters,
         task,
         dataset,
         title=paths.title,
         scratch=paths.scratch,
-        identity=paths.identity(parameters, data_checksum(manifest)),
+        identity=identity(parameters, paths, data),
         steps=settings.epochs * per_epoch,
         seed=seed,
         record_every=settings.monitor_every,
@@ -101,29 +91,23 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     evaluation = evaluate_pretraining(task.model.objective, validation)
     if not is_main_process():
         return
-    metrics = {
-        "status": training.status if training.status != "ok" else evaluation.status,
-        "loss": training.loss,
-        "evaluation_loss": evaluation.loss,
-        "identity_cosine": evaluation.identity_cosine,
-        "steps": training.steps,
-        "images": training.images,
-    } | evaluation.collapse.as_dict()
-    description = describe_run(parameters, "pretrain", variant, seed)
-    weights = _pretrained_weights(task.backbone)
-    write_weights(paths.checkpoints / "backbone.safetensors", weights, description.content())
-    facts = provenance(
+    write_run(
         parameters,
-        stage="pretrain",
-        variant=variant,
-        seed=seed,
-        data=data_checksum(manifest),
-        seconds=training.seconds,
-        images=training.images,
+        paths,
+        training,
+        data=data,
+        start=None,
+        file="backbone.safetensors",
+        weights=_pretrained_weights(task.backbone),
+        metrics={
+            "status": training.status if training.status != "ok" else evaluation.status,
+            "evaluation_loss": evaluation.loss,
+            "identity_cosine": evaluation.identity_cosine,
+        }
+        | evaluation.collapse.as_dict(),
+        measured=[field.name for field in fields(Collapse)],
+        samples=query_maps(task.model.objective, validation, parameters.data.mean, parameters.data.std),
     )
-    views = query_maps(task.model.objective, validation, parameters.data.mean, parameters.data.std)
-    write_arrays(paths.results / "samples.npz", views)
-    paths.write_results(metrics, training, COLUMNS, facts)
 
 
 def _pretrained_weights(backbone: nn.Module) -> dict[str, Tensor]:

@@ -1,13 +1,13 @@
 """`nepa status`: no stage of the graph; what runs, how far it is, and how long what has finished took."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from nepa.stages.paths import RESULTS
+from nepa.files import read_json
+from nepa.runs.paths import RESULTS
 from nepa.training.status import STATUS_FILE, read_status
 
 SILENT_AFTER = 120  # seconds: a running training speaks every five
@@ -49,7 +49,7 @@ def _unfinished(path: Path) -> dict[str, str] | None:
 
 def _finished(path: Path) -> dict[str, str]:
     recipe, stage, variant, seed = path.parent.parts[2:]
-    facts: dict[str, Any] = json.loads(path.read_text())
+    facts: dict[str, Any] = read_json(path, absent="run its stage again", damaged="delete it and run its stage again")
     return {
         "finished": f"{recipe}: {stage} {variant} {seed.replace('-', ' ')}",
         "training": _duration(facts["seconds"]),

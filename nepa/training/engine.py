@@ -44,7 +44,7 @@ class Training:
         loss: mean over the last 50 steps; None where the first one was not finite.
         seconds: wall time of the loop, that of earlier processes of the same run included.
         waiting: share of this process's time that was spent waiting for data.
-        folder: of its checkpoints, to be deleted when its results are written.
+        folder: of its checkpoints, to be deleted when its results are written; None where there are none.
     """
 
     status: str
@@ -54,7 +54,11 @@ class Training:
     images: int
     seconds: float
     waiting: float
-    folder: Path
+    folder: Path | None
+
+
+# Of a run whose pretraining diverged: there is nothing to start from.
+NO_TRAINING = Training("diverged", [], loss=None, steps=0, images=0, seconds=0.0, waiting=0.0, folder=None)
 
 
 def prepare_process(parameters: Parameters, seed: int) -> None:

@@ -58,6 +58,8 @@ class History(Hook):
         measured: the model that is looked at.
     """
 
+    COLUMNS = ("step", "loss", "learning_rate", "gradient_norm")  # of a row, without what `measure` adds
+
     def __init__(
         self, every: int, measure: Callable[[nn.Module], dict[str, float]] | None, measured: nn.Module
     ) -> None:

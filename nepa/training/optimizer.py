@@ -29,8 +29,8 @@ def parameter_groups(
     Args:
         model: what is trained; its parameters outside the backbone have distance 0.
         backbone: a timm model inside it.
-        weight_decay: of all but biases, norms and LayerScale (reference code); as MMSegmentation does it, not of tokens
-            and position embeddings either.
+        weight_decay: of all but biases, norms and LayerScale (reference code); with MMSegmentation's layers
+            not of tokens and position embeddings either, as its recipes mean it.
         layers: how distances are counted. `reference`: from the last block, which has 0, to tokens, positions and patch
             embedding, which have the number of blocks; norms after the blocks have 0 (reference code).
             `mmsegmentation`: the last block has 1, and so on. `one`: all have 0, in fewer groups.

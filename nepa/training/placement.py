@@ -113,13 +113,14 @@ class GlobalBatchNorm(nn.BatchNorm2d):
             return super().forward(features)
         from torch.distributed.nn.functional import all_reduce  # slow to import
 
-        count = features.numel() // features.shape[1] * get_world_size()
-        sums = torch.stack([features.sum((0, 2, 3)), features.square().sum((0, 2, 3))])
-        mean, square = all_reduce(sums) / count
-        variance = square - mean.square()
+        values = features.float()  # of bfloat16, statistics would be too coarse
+        count = values.numel() // values.shape[1] * get_world_size()
+        mean = all_reduce(values.sum((0, 2, 3))) / count
+        centred = values - mean[:, None, None]
+        variance = all_reduce(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return features * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(features.dtype)

@@ -6,8 +6,6 @@ the images and every random draw follow from the seed and the step (nepa.data.st
 remember of them.
 """
 
-import hashlib
-import json
 import logging
 import os
 import time
@@ -31,11 +29,6 @@ from nepa.training.status import Status
 KEPT = 2  # the one before is there for when the last is damaged
 SAVE, STOP = 1, 2
 log = logging.getLogger("nepa")
-
-
-def checksum_of(content: dict[str, Any]) -> str:
-    """SHA-256 of what a run depends on."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_latest(folder: Path) -> dict[str, Any] | None:

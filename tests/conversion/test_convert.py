@@ -83,12 +83,11 @@ def test_the_pipeline_s_checkpoints_round_trip(project: Path, variant: str) -> N
 
 
 def test_mmsegmentation_builds_and_loads_the_backbone(tmp_path: Path) -> None:
-    from nepa.segmentation.mmcv_operators import provide_operators
-
-    provide_operators()
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
+
+    import nepa.segmentation  # noqa: F401
 
     init_default_scope("mmseg")
     folder = convert(published(tmp_path / "published", "pretrain_gelu"), tmp_path / "converted", "mmsegmentation")

@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from nepa.data.datasets import first_images
-from nepa.data.images import SPLITS, labelled_subset, load_images
+from nepa.data.images import labelled_subset, load_images
 from nepa.errors import UserError
 from nepa.parameters import load_parameters
 
@@ -18,7 +18,7 @@ FOLDER = Path("data/smallest/images")
 
 def test_splits_are_disjoint_and_hold_every_digit(project: Path) -> None:
     parameters = load_parameters()
-    splits = [load_images(parameters, split) for split in SPLITS]
+    splits = [load_images(parameters, split) for split in ("training", "validation", "test")]
     assert [len(images.labels) for images in splits] == [197, 799, 801]
     ours = np.concatenate([images.pixels.reshape(-1, 64) for images in splits])
     source = np.rint(load_digits().data * 255 / 16).astype(np.uint8)

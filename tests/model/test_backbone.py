@@ -1,5 +1,7 @@
 """The backbone: loading with clear errors, registration, initialisation."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,15 @@ from conftest import Write
 from nepa.errors import UserError
 from nepa.model.backbone import build_backbone, load_backbone
 from nepa.model.description import describe
+from nepa.model.weights import read_weights, write_weights
+from nepa.parameters import Parameters
 from nepa.parameters.loading import load_parameters, resolve_variant
-from nepa.training.checkpoints import write_weights
+
+AGAIN = "`nepa pretrain --variant full --seed 1`"
+
+
+def load(parameters: Parameters, path: Path) -> None:
+    load_backbone(build_backbone(parameters), path, parameters, AGAIN)
 
 
 @pytest.fixture
@@ -25,42 +34,62 @@ def saved(write_parameters: Write, tmp_path: Path) -> Path:
 def test_loading_brings_every_weight_but_the_classifier(write_parameters: Write, saved: Path) -> None:
     parameters = load_parameters(write_parameters())
     first, second = (build_backbone(parameters, num_classes=10) for _ in range(2))
-    load_backbone(first, saved)
-    load_backbone(second, saved)
+    load_backbone(first, saved, parameters, AGAIN)
+    load_backbone(second, saved, parameters, AGAIN)
     assert all(torch.equal(first.state_dict()[name], weight) for name, weight in second.state_dict().items())
     assert not first.head.weight.any()
 
 
 def test_missing_checkpoint(write_parameters: Write, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.safetensors not found; run `nepa pretrain` first"):
-        load_backbone(build_backbone(load_parameters(write_parameters())), tmp_path / "nowhere.safetensors")
+    with pytest.raises(
+        UserError, match=r"nowhere\.safetensors not found; run `nepa pretrain --variant full --seed 1` first"
+    ):
+        load(load_parameters(write_parameters()), tmp_path / "nowhere.safetensors")
 
 
 def test_truncated_checkpoint(write_parameters: Write, saved: Path) -> None:
     saved.write_bytes(saved.read_bytes()[:-100])
-    with pytest.raises(UserError, match="is no complete checkpoint .* delete it and run its stage again"):
-        load_backbone(build_backbone(load_parameters(write_parameters())), saved)
+    with pytest.raises(UserError, match="is no complete safetensors file .* delete it and run `nepa pretrain"):
+        load(load_parameters(write_parameters()), saved)
 
 
-@pytest.mark.parametrize("changes", [{"model.width": 32}, {"model.mlp": "swiglu"}])
-def test_checkpoint_of_another_shape(write_parameters: Write, saved: Path, changes: dict) -> None:
-    other = build_backbone(load_parameters(write_parameters(**changes)))
-    before = {name: weight.clone() for name, weight in other.state_dict().items()}
-    with pytest.raises(UserError, match=r"is \(.*\), the model of params.yaml has .*; pretrain again"):
-        load_backbone(other, saved)
-    assert all(torch.equal(weight, before[name]) for name, weight in other.state_dict().items())
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model.width", 32), ("model.mlp", "swiglu"), ("model.depth", 3), ("model.rope_base", 10.0), ("data.mean", 0.4)],
+)
+def test_checkpoint_of_another_model(write_parameters: Write, saved: Path, key: str, value: object) -> None:
+    """Also where every weight would fit."""
+    with pytest.raises(UserError, match=f"was trained with {key} .*, params.yaml has {value}; run `nepa pretrain"):
+        load(load_parameters(write_parameters(**{key: value})), saved)
 
 
-def test_checkpoint_of_a_shallower_model(write_parameters: Write, saved: Path) -> None:
-    with pytest.raises(UserError, match=r"lacks blocks\.2\..* and \d+ more; pretrain again"):
-        load_backbone(build_backbone(load_parameters(write_parameters(**{"model.depth": 3}))), saved)
+@pytest.mark.parametrize(("name", "told"), [("blocks.1.attn.qkv.weight", "lacks"), ("cls_token", "is (1, 1, 3), its")])
+def test_checkpoint_with_other_weights_than_it_says(write_parameters: Write, saved: Path, name: str, told: str) -> None:
+    weights, description = read_weights(saved, absent="", damaged="")
+    weights.pop(name) if told == "lacks" else weights.update({name: torch.zeros(1, 1, 3)})
+    write_weights(saved, weights, json.loads(description))
+    with pytest.raises(UserError, match=re.escape(told)):
+        load(load_parameters(write_parameters()), saved)
+
+
+def test_positions_follow_the_size_of_the_image(write_parameters: Write, tmp_path: Path) -> None:
+    """As they must for segmentation, whose crops have more patches than the images of pretraining."""
+    parameters = load_parameters(write_parameters(**{"model.absolute_positions": True}))
+    path = tmp_path / "backbone.safetensors"
+    pretrained = build_backbone(parameters)
+    write_weights(path, pretrained.state_dict(), describe(parameters).content())
+    larger = build_backbone(parameters, image_size=24, dynamic=True)
+    load_backbone(larger, path, parameters, AGAIN)
+    assert larger.pos_embed.shape == (1, 1 + 12**2, parameters.model.width)
+    assert torch.equal(larger.pos_embed[:, 0], pretrained.pos_embed[:, 0])
+    assert larger(torch.randn(2, 1, 24, 24)).shape == (2, parameters.model.width)
 
 
 def test_no_pickle_is_read(write_parameters: Write, tmp_path: Path) -> None:
     path = tmp_path / "backbone.safetensors"
     torch.save({"cls_token": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match="is no complete checkpoint"):
-        load_backbone(build_backbone(load_parameters(write_parameters())), path)
+    with pytest.raises(UserError, match="is no complete safetensors file"):
+        load(load_parameters(write_parameters()), path)
 
 
 def test_timm_makes_the_paper_s_models() -> None:

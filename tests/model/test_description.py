@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -10,6 +11,8 @@ from conftest import ROOT
 from nepa.data.datasets import class_names
 from nepa.model.description import describe_run, read_description
 from nepa.parameters import Parameters
+from nepa.parameters.schema import Stage
+from nepa.runs.paths import RunPaths
 from nepa.stages.recipe import recipe_text
 
 
@@ -24,12 +27,13 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> Parameters:
 
 
 def test_it_is_read_as_it_was_written(parameters: Parameters) -> None:
-    pretrained = describe_run(parameters, "pretrain", "full", 1337)
+    pretrain, finetune, segment = (RunPaths.of(parameters, stage, "full", 1337) for stage in get_args(Stage))
+    pretrained = describe_run(parameters, pretrain, "ok")
     colours = [(0, 128, 255), (255, 0, 0)]
     for description, kind in (
         (pretrained, "backbone"),
-        (describe_run(parameters, "finetune", "full", 1337, pretrained, ["cat", "dog"]), "classifier"),
-        (describe_run(parameters, "segment", "full", 1337, pretrained, ("wall", "sky"), colours), "segmentor"),
+        (describe_run(parameters, finetune, "ok", pretrained, ["cat", "dog"]), "classifier"),
+        (describe_run(parameters, segment, "ok", pretrained, ("wall", "sky"), colours), "segmentor"),
     ):
         text = json.dumps(description.content())
         assert read_description(text, Path("here")) == description and description.kind == kind

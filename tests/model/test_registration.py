@@ -13,8 +13,8 @@ import nepa  # noqa: F401 - registers the models with timm
 from nepa.command_line import main
 from nepa.model.backbone import build_backbone
 from nepa.model.description import describe
+from nepa.model.weights import write_weights
 from nepa.parameters import load_parameters
-from nepa.training.checkpoints import write_weights
 
 NAME = "nepa_base_patch14_224"
 # The smallest recipe's model, in timm's terms.

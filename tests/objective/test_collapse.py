@@ -8,6 +8,7 @@ from conftest import Write
 
 from nepa.model.backbone import build_backbone
 from nepa.objective.collapse import Collapse, Evaluation, evaluate_pretraining, measure_collapse
+from nepa.objective.failure import status_of
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import load_parameters
 
@@ -54,3 +55,9 @@ def test_identity_is_measured_at_the_own_position(write_parameters: Write) -> No
     objective.shift = True
     assert evaluate_pretraining(objective, images).identity_cosine == pytest.approx(evaluation.identity_cosine)
     assert objective.training
+
+
+def test_embeddings_of_zero_are_a_collapse() -> None:
+    collapse = measure_collapse(torch.zeros(4, 9, 16))
+    assert collapse.relative_spread == 0
+    assert status_of(collapse.relative_spread, identity_cosine=0.0) == "collapsed"

@@ -18,8 +18,8 @@ from nepa.data.datasets import first_images
 from nepa.data.images import load_images
 from nepa.model.backbone import build_backbone
 from nepa.model.description import Description, describe
+from nepa.model.weights import write_weights
 from nepa.parameters import load_parameters
-from nepa.training.checkpoints import write_weights
 
 SCENES = Path("data/smallest/scenes/images/validation")
 

@@ -6,30 +6,24 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, Write
+from mmengine.dataset import pseudo_collate
+from mmengine.structures import PixelData
 
 from nepa.errors import UserError
 from nepa.model.backbone import build_backbone
 from nepa.model.description import describe, segmentation_of
 from nepa.parameters import Parameters, load_parameters
-from nepa.segmentation.mmcv_operators import provide_operators
+from nepa.segmentation.scenes import as_batch, scenes_dataset
+from nepa.segmentation.segmentor import UPerNet, build_segmentor, segmentor_config
 from nepa.stages.recipe import recipe_text
 
-provide_operators()
-
-from mmengine.dataset import pseudo_collate  # noqa: E402
-from mmengine.registry import init_default_scope  # noqa: E402
-from mmengine.structures import PixelData  # noqa: E402
-from mmseg.models import EncoderDecoder  # noqa: E402
-from mmseg.registry import DATASETS, MODELS  # noqa: E402
-from mmseg.structures import SegDataSample  # noqa: E402
-
-from nepa.segmentation.scenes import as_batch, scenes_dataset  # noqa: E402
-from nepa.segmentation.segmentor import build_segmentor, segmentor_config  # noqa: E402
+from mmseg.models import EncoderDecoder  # isort: skip - once nepa.segmentation has been imported
+from mmseg.registry import DATASETS, MODELS  # isort: skip
+from mmseg.structures import SegDataSample  # isort: skip
 
 
 @pytest.fixture
 def segmentor(project: Path) -> EncoderDecoder:
-    init_default_scope("mmseg")
     torch.manual_seed(0)
     parameters = load_parameters()
     return build_segmentor(parameters, build_backbone(parameters, image_size=24, dynamic=True), 10).eval()
@@ -52,7 +46,6 @@ def test_four_levels_in_mmsegmentation_s_registry(segmentor: EncoderDecoder) -> 
 
 def test_blocks_above_the_last_level_are_not_trained(write_parameters: Write) -> None:
     """Or DDP would wait for their gradients."""
-    init_default_scope("mmseg")
     parameters = load_parameters(write_parameters(**{"segment.blocks": [0, 0, 0, 0]}))
     segmentor = build_segmentor(parameters, build_backbone(parameters, image_size=24, dynamic=True), 10)
     segmentor.neck(segmentor.backbone(torch.randn(2, 1, 24, 24)))[0].sum().backward()
@@ -63,7 +56,6 @@ def test_blocks_above_the_last_level_are_not_trained(write_parameters: Write) ->
 
 def test_the_loss_is_mmsegmentation_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """In colour, and with scenes smaller than the crop, which are padded."""
-    init_default_scope("mmseg")
     monkeypatch.chdir(ROOT)
     raw = yaml.safe_load(recipe_text("imagenet-base-paper"))
     raw["model"] |= {"width": 32, "depth": 2, "heads": 2}
@@ -108,7 +100,6 @@ def test_windows_are_averaged_where_they_overlap(segmentor: EncoderDecoder) -> N
 
 
 def test_weights_of_the_backbone_survive_building(project: Path) -> None:
-    init_default_scope("mmseg")
     parameters = load_parameters()
     backbone = build_backbone(parameters, image_size=24, dynamic=True)
     before = {name: weight.clone() for name, weight in backbone.state_dict().items()}
@@ -131,9 +122,8 @@ def test_the_dataset_is_ade20k_s(project: Path) -> None:
 
 def test_multi_scale_test(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions of every scale and flip come back at the annotation's size, and their average is what counts."""
-    from nepa.stages.segment import evaluate
+    from nepa.segmentation.evaluation import evaluate
 
-    init_default_scope("mmseg")
     parameters = load_parameters()
     changes = {"test_scales": [0.5, 1.0, 1.25], "test_flip": True}
     several = parameters.model_copy(update={"segment": parameters.segment.model_copy(update=changes)})
@@ -156,20 +146,40 @@ def test_multi_scale_test(project: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert any((samples["prediction_0"] != logits.argmax(0).numpy()).any() for logits in single)
 
 
-@pytest.mark.parametrize("mode", ["slide", "whole"])
-@pytest.mark.parametrize("size", [(61, 47), (56, 90), (30, 41)])
-def test_sizes_that_patches_of_14_do_not_divide(
-    mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    init_default_scope("mmseg")
+@pytest.fixture
+def with_patches_of_14(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> UPerNet:
     monkeypatch.chdir(ROOT)
     raw = yaml.safe_load(recipe_text("imagenet-base-paper"))
     raw["model"] |= {"width": 32, "depth": 2, "heads": 2}
-    raw["segment"] |= {"blocks": [0, 0, 1, 1], "decoder_channels": 8, "crop": 56, "stride": 37, "inference": mode}
+    raw["segment"] |= {"blocks": [0, 0, 1, 1], "decoder_channels": 8, "crop": 56, "stride": 37}
+    raw["segment"]["inference"] = request.param
     parameters = Parameters.model_validate(raw)
     torch.manual_seed(0)
-    segmentor = build_segmentor(parameters, build_backbone(parameters, image_size=56, dynamic=True), 5).eval()
+    return build_segmentor(parameters, build_backbone(parameters, image_size=56, dynamic=True), 5).eval()
+
+
+@pytest.mark.parametrize("with_patches_of_14", ["slide", "whole"], indirect=True)
+@pytest.mark.parametrize("size", [(61, 47), (56, 90), (30, 41)])
+def test_sizes_that_patches_of_14_do_not_divide(with_patches_of_14: UPerNet, size: tuple[int, int]) -> None:
     with torch.no_grad():
-        result = segmentor.test_step({"inputs": [torch.randint(0, 256, (3, *size), dtype=torch.uint8)]})[0]
+        result = with_patches_of_14.test_step({"inputs": [torch.randint(0, 256, (3, *size), dtype=torch.uint8)]})[0]
     assert result.seg_logits.shape == size and result.pred_sem_seg.shape == size
     assert result.seg_logits.data.isfinite().all()
+
+
+@pytest.mark.parametrize("with_patches_of_14", ["slide"], indirect=True)
+def test_what_is_said_of_a_patch_lies_where_the_patch_is(
+    with_patches_of_14: UPerNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a window of 43 x 30 pixels, which four by three patches cover."""
+
+    def position(levels: list[torch.Tensor]) -> torch.Tensor:
+        rows, columns = ((torch.arange(side) + 0.5) * 14 / 4 for side in levels[0].shape[2:])  # four cells a patch
+        return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
+
+    monkeypatch.setattr(with_patches_of_14.decode_head, "forward", position)
+    with torch.no_grad():
+        found = with_patches_of_14.encode_decode(torch.zeros(1, 3, 43, 30), [{"img_shape": torch.Size((43, 30))}])
+    expected = torch.stack(torch.meshgrid(torch.arange(43) + 0.5, torch.arange(30) + 0.5, indexing="ij"))
+    inner = (0, slice(None), slice(4, -4), slice(4, -4))  # at the border is no cell beyond, to interpolate with
+    torch.testing.assert_close(found[inner], expected[inner[1:]])

@@ -10,13 +10,14 @@ import torch
 import yaml
 from conftest import ROOT, Write, needs_compiler
 
-from nepa.bench.workload import build_task, with_execution
+from nepa.bench.workload import with_execution
 from nepa.command_line import main
 from nepa.data.stream import set_random_state
 from nepa.parameters import VariantGroup, load_parameters
 from nepa.parameters.loading import resolve_variant
 from nepa.parameters.schema import Stage
-from nepa.training.placement import device, place
+from nepa.stages.tasks import build_task
+from nepa.training.placement import GlobalBatchNorm, device, place
 
 
 @needs_compiler
@@ -104,3 +105,22 @@ def test_every_block_is_compiled_whatever_its_drop_path(
         compile_training(task.model.train(), task.backbone, one_graph=False)
         task.backbone.forward_features(torch.zeros(2, 1, 8, 8)).sum().backward()
     assert compiled == list(task.backbone.blocks)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_batch_norm_over_processes_is_torch_s_also_where_all_values_are_nearly_alike(
+    tmp_path: Path, precision: torch.dtype
+) -> None:
+    """As at UPerNet's coarsest level, where the mean of the squares less the square of the mean would be noise."""
+    torch.manual_seed(0)
+    features = (10 + 0.01 * torch.randn(16, 8, 1, 1)).to(precision)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        ours, torchs = GlobalBatchNorm(8), torch.nn.BatchNorm2d(8)
+        found, expected = ours(features), torchs(features.float())
+    finally:
+        torch.distributed.destroy_process_group()
+    assert found.dtype == precision
+    torch.testing.assert_close(found.float(), expected, atol=0.02 if precision == torch.bfloat16 else 1e-3, rtol=0)
+    torch.testing.assert_close(ours.running_var, torchs.running_var)
+    torch.testing.assert_close(ours.running_mean, torchs.running_mean)

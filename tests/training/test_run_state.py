@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
 from signals import signalled
 from torch.utils.data import DataLoader
 
@@ -106,25 +105,6 @@ def test_changed_parameters_start_anew(drawing: Path, caplog: pytest.LogCaptureF
     assert "goes on after step 5 of 12" in caplog.text
 
 
-@pytest.mark.parametrize("what", ["start", "data", "seed"])
-def test_a_run_is_tied_to_what_it_reads(drawing: Path, what: str) -> None:
-    """Its checkpoints lie in a folder of their own for other data, other weights to start from, another seed."""
-    from nepa.parameters import load_parameters
-    from nepa.stages.paths import RunPaths
-
-    parameters = load_parameters()
-    start = Path("start")
-    start.write_bytes(b"some weights")
-    paths = RunPaths.of(parameters, "finetune", "full", 0)
-    before = paths.identity(parameters, "data", start)
-    assert before == paths.identity(parameters, "data", start)
-    if what == "start":
-        start.write_bytes(b"other weights")
-    seed = 1 if what == "seed" else 0
-    other = RunPaths.of(parameters, "finetune", "full", seed)
-    assert before != other.identity(parameters, "other data" if what == "data" else "data", start)
-
-
 def test_scenes_are_the_same_from_any_number_of_workers(drawing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used, build = [], engine.build_dataloader
 
@@ -146,16 +126,3 @@ def test_scenes_are_the_same_from_any_number_of_workers(drawing: Path, monkeypat
         assert main(["segment"]) == 0
         found.append(outcome("segment"))
     assert found[0] == found[1] and used == [0, 2]
-
-
-def test_a_run_is_not_tied_to_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer of them are what helps a run that met the end of its memory."""
-    from nepa.bench.workload import with_execution
-    from nepa.stages.paths import RunPaths
-    from nepa.stages.recipe import recipe_parameters
-
-    monkeypatch.chdir(ROOT)
-    parameters = recipe_parameters("cifar10")
-    fewer = with_execution(parameters, "pretrain", workers=1)
-    paths = RunPaths.of(parameters, "pretrain", "full", 0)
-    assert fewer != parameters and paths.identity(fewer, "data") == paths.identity(parameters, "data")

@@ -17,6 +17,8 @@ from mmengine.dist import get_world_size
 
 import nepa
 from nepa.parameters import Parameters
+from nepa.runs.paths import RunPaths
+from nepa.training.engine import Training
 
 PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmsegmentation", "mmcv-lite", "numpy")
 
@@ -49,24 +51,21 @@ def circumstances(threads: int) -> dict[str, Any]:
     }
 
 
-def provenance(
-    parameters: Parameters, *, stage: str, variant: str, seed: int, data: str, seconds: float, images: int
-) -> dict[str, Any]:
+def provenance(parameters: Parameters, paths: RunPaths, data: str, training: Training) -> dict[str, Any]:
     """The content of run.json: everything about a run that may differ between two machines.
 
     Args:
         data: checksum of the data that was read.
-        seconds: wall time of the training loop; `stage_seconds` counts from the process's start to this call.
-        images: images that were trained on.
+        training: whose `seconds` are those of its loop; `stage_seconds` count from the process's start to this call.
     """
     return circumstances(parameters.threads) | {
-        "seconds": round(seconds, 3),
+        "seconds": round(training.seconds, 3),
         "stage_seconds": round(time.time() - psutil.Process().create_time(), 3),
         "peak_memory_mb": round(getrusage(RUSAGE_SELF).ru_maxrss / 1024),
-        "images_per_second": round(images / seconds, 1) if seconds else 0.0,
+        "images_per_second": round(training.images / training.seconds, 1) if training.seconds else 0.0,
         "data": data,
-        "seed": seed,
-        "command": f"nepa {stage} --variant {variant} --seed {seed}",
+        "seed": paths.seed,
+        "command": f"nepa {paths.stage} --variant {paths.variant} --seed {paths.seed}",
     }
 
 

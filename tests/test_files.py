@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from nepa.files import write_atomically, write_json
-from nepa.training.checkpoints import write_weights
+from nepa.model.weights import write_weights
 
 
 def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:

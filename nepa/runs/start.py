@@ -1,0 +1,81 @@
+"""What a training starts from, and the checksum of all that it depends on."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from timm.models.eva import Eva
+
+from nepa.data.images import file_checksum
+from nepa.model.backbone import load_backbone
+from nepa.model.description import Description
+from nepa.parameters import Parameters
+from nepa.runs.paths import RunPaths
+from nepa.runs.provenance import code_checksum
+
+# What a stage trains by, besides what all of them share.
+SECTIONS = {"pretrain": ("objective", "pretrain"), "finetune": ("finetune",), "segment": ("scenes", "segment")}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the weights come from: nowhere, if they are random.
+
+    Attributes:
+        weights: the file of a pretrained backbone.
+        description: what that file says of itself.
+    """
+
+    weights: Path | None = None
+    description: Description | None = None
+
+    @property
+    def status(self) -> str:
+        """What the pretraining ended with, where there was one; `ok` without."""
+        return self.description.training[-1].status if self.description and self.description.training else "ok"
+
+
+def load_start(parameters: Parameters, paths: RunPaths, backbone: Eva) -> Start:
+    """Load the weights that a fine-tuning or a segmentation starts from, if its `initialisation` is a pretrained one.
+
+    Those of its own variant where it has a pretraining, else those of `full`, both of the same seed.
+
+    Raises:
+        UserError: they are absent, truncated, or of a model of another shape.
+    """
+    if getattr(parameters, paths.stage).initialisation == "random":
+        return Start()
+    own = paths.stage == "finetune" and paths.variant in parameters.variants("pretraining")
+    source = RunPaths.of(parameters, "pretrain", paths.variant if own else "full", paths.seed)
+    weights = source.checkpoints / "backbone.safetensors"
+    again = f"`nepa pretrain --variant {source.variant} --seed {source.seed}`"
+    return Start(weights, load_backbone(backbone, weights, parameters, again))
+
+
+def data_checksum(manifest: dict) -> str:
+    """One SHA-256 for a prepared folder."""
+    return _checksum(manifest["sha256"])
+
+
+def identity(parameters: Parameters, paths: RunPaths, data: str, start: Path | None = None) -> str:
+    """Checksum of all that a run's weights depend on: parameters, seed, data, code, what it starts from.
+
+    Args:
+        parameters: the variant's.
+        data: checksum of the data that is read.
+        start: the weights that it starts from.
+    """
+    return _checksum(
+        {
+            "run": paths.title,
+            "parameters": parameters.model_dump(include={"threads", "data", "model", *SECTIONS[paths.stage]}),
+            "data": data,
+            "start": None if start is None else file_checksum(start),
+            "code": code_checksum(),
+        }
+    )
+
+
+def _checksum(content: dict) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
