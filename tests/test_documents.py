@@ -27,7 +27,7 @@ def test_the_citation_is_of_this_version() -> None:
     assert {"cff-version", "message", "title", "authors"} <= citation.keys() and citation["cff-version"] == "1.2.0"
     assert citation["version"] == PROJECT["version"] and citation["license"] == PROJECT["license"]["text"]
     for entry in (citation, *citation["references"]):
-        assert all(author["name"] for author in entry["authors"]) and entry["title"] and entry["type"]
+        assert all(a.get("name") or a["family-names"] for a in entry["authors"]) and entry["title"] and entry["type"]
     (paper,) = citation["references"]
     assert paper["title"] in PROJECT["description"] and paper["identifiers"][0]["value"] == "arXiv:2512.16922"
 

@@ -2,14 +2,21 @@
 
 import hashlib
 import json
+from pathlib import Path
+from statistics import mean, stdev
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 
+from nepa.data.images import Images, labelled_subset, load_images
 from nepa.parameters import load_parameters
 from nepa.report.collect import declared_runs
+from nepa.stages import prepare_images
 
 RUNS = ROOT / "results/runs/digits"
 FURTHER = ROOT / "results/further_ablations/digits"
@@ -52,3 +59,27 @@ def test_the_report_says_what_the_table_says() -> None:
     assert row["mean"] == pytest.approx(
         pd.Series([run["top1"] for run in metrics("finetune", "full")]).mean(), rel=1e-5
     )
+
+
+def flat(images: Images) -> np.ndarray:
+    return images.pixels.reshape(len(images.labels), -1) / 255
+
+
+def test_the_floors_that_the_recipe_s_page_names_are_those_of_its_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = load_parameters(ROOT / "recipes/digits.yaml")
+    page = " ".join((ROOT / "recipes/digits.md").read_text().split())
+    monkeypatch.chdir(tmp_path)
+    prepare_images.run(parameters)
+    training, test = (load_images(parameters, split) for split in ("training", "test"))
+    for name, classifier in (
+        ("logistic regression on the pixels reaches", LogisticRegression(max_iter=1000)),
+        ("its nearest neighbour", KNeighborsClassifier(1)),
+    ):
+        reached = []
+        for seed in parameters.seeds.classification:
+            chosen = labelled_subset(training.labels, parameters.finetune.labels, seed)
+            classifier.fit(flat(training)[chosen], training.labels[chosen])
+            reached.append(100 * classifier.score(flat(test), test.labels))
+        assert f"{name} {mean(reached):.1f} ± {stdev(reached):.1f}" in page

@@ -1,4 +1,4 @@
-"""The growth of time and memory as a figure: measured, and the floor whose slope is the one to expect."""
+"""The growth of time and memory as a figure: measured, and predicted from arithmetic and from what is kept."""
 
 from pathlib import Path
 
@@ -51,10 +51,16 @@ def slope(values: pd.Series) -> float:
 
 def _panel(panel: Axes, measured: pd.Series, floor: pd.Series) -> None:
     panel.loglog(measured.index, measured, "o-", color=MEASURED, markersize=4, label="measured")
-    panel.loglog(floor.index, floor, "--", color=EXPECTED, label="floor, with the slope to expect")
+    panel.loglog(
+        floor.index,
+        floor,
+        "--",
+        color=EXPECTED,
+        label="predicted from arithmetic and activations",
+    )
     for text, values, colour, height in (
         ("slope", measured, MEASURED, 0.13),
-        ("expected", floor, EXPECTED, 0.03),
+        ("predicted", floor, EXPECTED, 0.03),
     ):
         where = {"xy": (0.98, height), "xycoords": "axes fraction", "ha": "right"}
         panel.annotate(f"{text} {slope(values):.2f}", color=colour, fontsize=9.5, **where)

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 from dvc.utils.diff import diff
@@ -10,9 +10,11 @@ from dvc.utils.diff import diff
 from nepa.compare.sides import Side
 from nepa.report.markdown import NONE
 from nepa.report.statistics import Difference, independent_difference, paired_difference
+from nepa.report.verdict import can_decide
 
-Judgement = Literal["beyond the seeds", "within the seeds", "one seed"]
-JUDGEMENTS: tuple[Judgement, ...] = ("beyond the seeds", "within the seeds", "one seed")
+Judgement = Literal["beyond the seeds", "within the seeds", "one seed", "alike in all seeds", "the schedule"]
+JUDGEMENTS: tuple[Judgement, ...] = get_args(Judgement)
+SCHEDULE = ("steps", "images")  # follow from the settings; nothing of them is measured
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,13 @@ class Change:
 
     @property
     def judgement(self) -> Judgement:
-        """Whether the interval excludes 0, by the report's statistics."""
+        """Whether the interval excludes 0, by the report's rule."""
+        if self.metric in SCHEDULE:
+            return "the schedule"
         if self.difference.n < 2:
             return "one seed"
+        if not can_decide(self.difference):
+            return "alike in all seeds"
         return "beyond the seeds" if self.difference.resolved else "within the seeds"
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from nepa.report.collect import Run
 from nepa.report.statistics import Difference, paired_difference
-from nepa.report.table import on_the_papers_data, paper_tables
+from nepa.report.table import on_the_papers_data, paper, paper_tables
 from nepa.report.verdict import Verdict, by_seed, level_verdict, row_verdict
 
 
@@ -83,6 +83,9 @@ def _compare(runs: list[Run], row: Any, reference: str, figures: dict[str, Any],
     figure = figures.get(row.variant)
     if verdict.kind == "reference" and isinstance(figure, float) and levels:
         verdict = level_verdict(values, figure)
+    reason = paper()["untested"].get(row.recipe, {}).get(row.variant)
+    if reason and verdict.kind != "not run":
+        verdict = Verdict("not tested", f"not tested: {reason}")
     return Comparison(
         row.task, row.variant, row.metric, row.status, row.mean, row.std, row.n,
         None if row.variant == reference else difference, figure, verdict,

@@ -58,7 +58,7 @@ def _recipe(
         "what_ran": summary.what_ran(parameters, name, mine),
         "counts": summary.counts(ran),
         "intervals": summary.intervals(ran),
-        "gain": summary.gain(ran),
+        "gain": summary.gain(mine),
         "of_the_paper": on_the_papers_data(name),
         "findings": summary.findings_table(name, ran, figures),
         "not_run": summary.not_run_rows(tables),

@@ -24,6 +24,7 @@ def pretraining_table(rows: pd.DataFrame) -> pd.DataFrame:
                 "status": mine["status"].iloc[0],
                 "loss": number(measures["evaluation_loss"], 4),
                 "relative spread": number(measures["relative_spread"], 4),
+                "effective rank": number(measures["effective_rank"], 1),
                 "cosine with own position": number(measures["identity_cosine"], 4),
                 "seeds": mine["n"].max(),
             }

@@ -10,12 +10,18 @@ from nepa.report.collect import Run, declared_runs
 from nepa.report.comparisons import Comparison, PaperTable
 from nepa.report.figures.confusion import SHOWN as CONFUSION_OF
 from nepa.report.markdown import bold, interval, joined, link, paper_figure, section
-from nepa.report.statistics import holds_among
-from nepa.report.verdict import can_decide
+from nepa.report.statistics import holds_among, paired_difference
+from nepa.report.verdict import by_seed, can_decide
 
 # In the order of the summary. `reference` is no finding.
-KINDS = ("reproduced", "partly reproduced", "not reproduced", "not resolved", "not in the paper")
-FLOOR = "from_scratch"  # the variant that is fine-tuned from random weights
+KINDS = ("reproduced", "partly reproduced", "not reproduced", "not resolved", "not tested", "not in the paper")
+# A pretrained variant and one from random weights: the main line; a pair that differs in its start alone; the same with
+# random weights that are trained for as long as pretraining and fine-tuning together.
+FLOORS = (
+    ("full", "from_scratch"),
+    ("patch_embedding_trained", "from_scratch"),
+    ("patch_embedding_trained", "from_scratch_long"),
+)
 # The picture that shows a table's rows best, and the heading it stands under.
 PICTURES = {
     "ablation": ("curves", "Fig. 7"),
@@ -73,7 +79,7 @@ def intervals(tables: list[PaperTable]) -> str:
     differences = {
         f"{table.reference} − {row.variant}, {row.metric}": row.difference
         for table, row in _findings(tables)
-        if row.paper != "fail" and can_decide(row.difference)
+        if row.paper != "fail" and row.verdict.kind != "not tested" and can_decide(row.difference)
     }
     if not differences:
         return "No interval decides a row."
@@ -81,22 +87,24 @@ def intervals(tables: list[PaperTable]) -> str:
     kept = [f"`{name}`" for name, holds in zip(differences, held, strict=True) if holds]
     resolved = sum(difference.resolved for difference in differences.values())
     return (
-        f"Intervals that decide a row: {len(differences)}, excluding 0: {resolved}; one in twenty does so by chance. "
-        f"Still excluding it when judged together, by Holm's correction: {joined(kept) if kept else 'none'}."
+        f"Intervals that decide a row (one in two tables counts once): {len(differences)}, excluding 0: {resolved}; "
+        "one in twenty does so by chance. Still excluding it when judged together, by Holm's correction: "
+        f"{joined(kept) if kept else 'none'}."
     )
 
 
-def gain(tables: list[PaperTable]) -> str:
-    """Whether pretraining is worth more than random weights here, without which its variants have little to lose."""
-    floors = [row for _, row in _findings(tables) if (row.variant, row.metric) == (FLOOR, "top1")]
-    if not floors or not can_decide(floors[0].difference):
+def gain(runs: list[Run]) -> str:
+    """What pretraining is worth over random weights here; where that is little, its variants have little to lose."""
+    found = []
+    for pretrained, random in FLOORS:
+        difference = paired_difference(*(by_seed(runs, "finetune", name, "top1") for name in (pretrained, random)))
+        if can_decide(difference):
+            found.append(f"`{pretrained} − {random}`: {interval(difference)}")
+    if not found:
         return ""
-    difference = f"`full − {FLOOR}`: {interval(floors[0].difference)}"
-    if floors[0].difference.low > 0:
-        return f"Pretraining gains over random weights here ({difference})."
     return (
-        f"Pretraining gains nothing resolved over random weights here ({difference}): rows that compare ways of "
-        "pretraining have little to differ by, unless one of them does harm."
+        f"What pretraining is worth over random weights here: {joined(found)}. Rows that compare ways of pretraining "
+        "have no more than that to differ by, unless one of them does harm."
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeGuard
 
 from nepa.report.collect import Run
 from nepa.report.statistics import Difference, paired_difference
+from nepa.report.table import paper
 
 # Fine-tuning counts as failed when it diverges or ends this close to chance, in points of top-1.
 MARGIN_OVER_CHANCE = 5.0
@@ -14,7 +15,14 @@ LEVEL_MARGIN = 1.0
 FINEST = 1e-3
 FAILED = ("collapsed", "identity", "diverged")
 Kind = Literal[
-    "reproduced", "partly reproduced", "not reproduced", "not resolved", "not run", "not in the paper", "reference"
+    "reproduced",
+    "partly reproduced",
+    "not reproduced",
+    "not resolved",
+    "not tested",
+    "not run",
+    "not in the paper",
+    "reference",
 ]
 
 
@@ -69,7 +77,7 @@ def row_verdict(
     if variant == reference:
         return Verdict("reference", "the reference")
     if figure == "fail":
-        return _failure(tuned)
+        return _failure(tuned, paper()["failures"][variant])
     difference = paired_difference(by_seed(runs, stage, reference, metric), by_seed(runs, stage, variant, metric))
     if not can_decide(difference) or not difference.resolved:
         if figure is None:
@@ -102,12 +110,15 @@ def _beside(difference: Difference, paper: float) -> str:
     return f": 0 fits, {also} the paper's {paper:+.1f}"
 
 
-def _failure(tuned: list[Run]) -> Verdict:
+def _failure(tuned: list[Run], mode: str) -> Verdict:
+    """Whether all seeds fail, and as in the paper: there pretraining ends as `mode`."""
     failed = sum(run.status in FAILED for run in tuned)
     if failed < len(tuned):
         of = f"{failed} of {len(tuned)} seeds fail" if failed else "does not fail"
         return Verdict("not reproduced", f"not reproduced: {of}")
-    status = tuned[0].status
-    if all(finetuning_fails(run.metrics) for run in tuned):
-        return Verdict("reproduced", f"reproduced: fails ({status})")
-    return Verdict("partly reproduced", f"partly reproduced: pretraining fails ({status}), fine-tuning does not")
+    modes = sorted({run.status for run in tuned})
+    how = "fails" if modes == [mode] else "fails otherwise"
+    what = ", ".join(modes) + ("" if modes == [mode] else f"; in the paper {mode}")
+    if not all(finetuning_fails(run.metrics) for run in tuned):
+        return Verdict("partly reproduced", f"partly reproduced: pretraining {how} ({what}), fine-tuning does not")
+    return Verdict(kind := "reproduced" if modes == [mode] else "partly reproduced", f"{kind}: {how} ({what})")

@@ -12,6 +12,7 @@ from nepa.compare.changes import (
 )
 from nepa.compare.sides import Side, read_side
 from nepa.report import markdown
+from nepa.report.statistics import holds_among
 
 
 def describe(first: str, second: str) -> str:
@@ -23,13 +24,15 @@ def describe(first: str, second: str) -> str:
     sides = read_side(first), read_side(second)
     statuses = changed_statuses(*sides)
     changes, same = changed_metrics(*sides)
-    parts = [f"A is {first}, B is {second}.", _parameters(*sides)]
+    parts = [f"A is `{first}`, B is `{second}`.", _parameters(*sides)]
     if not statuses.empty:
         parts.append(f"Status of {len(statuses)} runs:\n\n{markdown.table(statuses)}")
     parts.append(f"Metrics: {same} equal, {len(changes)} changed{_counted(changes)}.")
     if changes:
         parts.append(markdown.table(pd.DataFrame(map(_row, changes))))
         parts.append("Means over the seeds compared, B minus A seed by seed where both have the same; 95 % intervals.")
+        if together := _together(changes):
+            parts.append(together)
     for name, one, other in (("A", *sides), ("B", *sides[::-1])):
         if alone := runs_alone(one, other):
             parts.append(f"Only in {name}: {'; '.join(alone)}.")
@@ -50,6 +53,17 @@ def _counted(changes: list[Change]) -> str:
     counts = ((kind, sum(change.judgement == kind for change in changes)) for kind in JUDGEMENTS)
     text = ", ".join(f"{count} {kind}" for kind, count in counts if count)
     return f": {text}" if text else ""
+
+
+def _together(changes: list[Change]) -> str:
+    """How many stay beyond the seeds when all are judged together: of many intervals some exclude 0 by chance."""
+    chances = [c.difference.chance for c in changes if c.judgement in ("beyond the seeds", "within the seeds")]
+    if not chances:
+        return ""
+    return (
+        f"Of these {len(chances)} intervals one in twenty would exclude 0 by chance alone; judged together, by Holm's "
+        f"correction, {sum(holds_among(chances))} stay beyond the seeds."
+    )
 
 
 def _row(change: Change) -> dict[str, str]:

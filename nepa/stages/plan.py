@@ -16,9 +16,10 @@ def describe_plan(parameters: Parameters, gpus: int | None, tflops: float | None
     execution = parameters.execution.pretrain
     gpus = gpus or max(1, execution.nodes * execution.gpus)
     stages = plan(parameters, gpus)
+    none = "" if execution.gpus else " It asks for none: what it took on a CPU, `nepa status` says."
     source = "as given" if tflops else "what the paper's wall times on H100 amount to"
     lines = [
-        f"Recipe {parameters.recipe}, {gpus} GPU{'s' if gpus > 1 else ''} at {rate:g} TFLOP/s each ({source}):",
+        f"Recipe {parameters.recipe}, {gpus} GPU{'s' if gpus > 1 else ''} at {rate:g} TFLOP/s each ({source}).{none}",
         "",
         table(stages, gpus, rate).to_markdown(index=False, disable_numparse=True),
         "",

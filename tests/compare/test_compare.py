@@ -52,6 +52,7 @@ def test_what_changed_and_whether_beyond_the_seeds(states: Path, capsys: pytest.
     # Differences 5.3, 4.8, 5.1: deviation .2517, t(.975, 2) = 4.3027.
     assert "small/finetune/full top1 81 86.07 +5.07 [+4.44, +5.69] 3 beyond the seeds" in lines
     assert any(line.startswith("small/finetune/noisy top1 80 80.67 +0.667 [") for line in lines)
+    assert lines[-1].startswith("Of these 2 intervals one in twenty") and "Holm's correction, 1 stay" in lines[-1]
     assert "IoU" not in text and "finetune/same" not in text
 
 
@@ -69,6 +70,18 @@ def test_seeds_statuses_and_runs_that_one_side_lacks(states: Path, capsys: pytes
     assert "2, unpaired" in text
     assert "Only in A: small/finetune/full (seed 0, 1, 2); small/finetune/same (seed 0, 1, 2)." in text
     assert "Only in B: small/finetune/full (seed 7, 8)." in text
+
+
+def test_what_follows_from_the_settings_is_no_finding(states: Path, capsys: pytest.CaptureFixture) -> None:
+    """Nor is a difference that is the same in every seed, to which no interval can be given."""
+    for root, steps, top1 in (("before", 100, 80.0), ("after", 200, 81.0)):
+        for seed in range(3):
+            write_metrics(states / root, "same", seed, top1=top1 + seed, steps=steps)
+    text = shown(capsys, "before", "after")
+    lines = [" ".join(line.replace("|", " ").split()) for line in text.splitlines()]
+    assert "small/finetune/same steps 100 200 +100 [+100, +100] 3 the schedule" in lines
+    assert "small/finetune/same top1 81 82 +1 [+1, +1] 3 alike in all seeds" in lines
+    assert lines[-1].startswith("Of these 2 intervals")
 
 
 def test_welch_s_interval() -> None:
@@ -105,7 +118,7 @@ def repository(states: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_revisions_experiments_and_what_lies_here(repository: Path, capsys: pytest.CaptureFixture) -> None:
     text = " ".join(shown(capsys, "HEAD~1", "HEAD").replace("|", " ").split())
-    assert "A is HEAD~1, B is HEAD." in text and "finetune.rate 0.1 0.2" in text and "+5.07 [" in text
+    assert "A is `HEAD~1`, B is `HEAD`." in text and "finetune.rate 0.1 0.2" in text and "+5.07 [" in text
     assert "finetune.rate | 0.2" in " ".join(shown(capsys, "HEAD", ".").split())
     with Repo() as repo:
         repo.experiments.save(name="tried")

@@ -82,9 +82,9 @@ def test_the_summary_says_what_ran_and_what_did_not(text: str) -> None:
     assert "something beside them: 5, of which 1 reproduced, 1 partly reproduced, 0 not reproduced, 3 not" in summary
     assert "collapsed; full − it: +70.5 [" in summary
     # That of the floor: the mask's has no width, and what fails in the paper is judged by its status.
-    assert "Intervals that decide a row: 1, excluding 0: 1; one" in summary
+    assert "Intervals that decide a row (one in two tables counts once): 1, excluding 0: 1; one" in summary
     assert "judged together, by Holm's correction: `full − from_scratch, top1`." in summary
-    assert "Pretraining gains over random weights here (`full − from_scratch`: +" in summary
+    assert "What pretraining is worth over random weights here: `full − from_scratch`: +" in summary
     assert "No run here is on the paper's data" in text and "\n- Levels: reproduced" not in text
     assert summary.index("| **reproduced**") < summary.index("| **partly") < summary.index("| **not resolved**")
     assert "pretrain with seed 0 of `gated_mlp`, `gated_mlp_without_qk_norm`, `layer_scale_rope`" in summary

@@ -30,7 +30,7 @@ FIGURES = {
     "segmentations": draw_segmentations,
     "cost": draw_cost,
 }
-WITH_IMAGES = {"triplets", "triplets_further", "segmentations"}
+IN_ALL_COLOURS = {"triplets", "triplets_further", "segmentations", "seeds"}  # images, and dots that lie over dots
 
 
 def draw_figures(runs: list[Run], folder: Path, ledger: list[StageGroup]) -> list[str]:
@@ -44,12 +44,12 @@ def draw_figures(runs: list[Run], folder: Path, ledger: list[StageGroup]) -> lis
         drawn = {name: draw(runs) for name, draw in FIGURES.items()} | {"stages": draw_stages(ledger)}
         figures = {name: figure for name, figure in drawn.items() if figure is not None}
         for name, figure in figures.items():
-            save_figure(figure, folder / f"{name}.png", all_colours=name in WITH_IMAGES)
+            save_figure(figure, folder / f"{name}.png", all_colours=name in IN_ALL_COLOURS)
     return list(figures)
 
 
 def save_figure(figure: Figure, path: Path, all_colours: bool = False) -> None:
-    """Write a PNG that is the same file wherever the figure is the same; in 256 colours unless it shows images."""
+    """Write a PNG that is the same file wherever the figure is the same; in 256 colours unless it needs more."""
     drawn = BytesIO()
     figure.savefig(drawn, dpi=PIXELS_PER_INCH)
     with Image.open(drawn) as picture:

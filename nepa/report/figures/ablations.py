@@ -1,5 +1,7 @@
 """Fig. 3: what training looks like with and without four parts of the method."""
 
+import math
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,21 +17,22 @@ AXES = {
 
 
 def draw_ablations(runs: list[Run]) -> Figure | None:
-    """The four panels, each a pair of variants (see paper.yaml); a pair that lacks one leaves its panel empty."""
-    panels = paper()["figure_3"]
+    """The panels, each a pair of variants (see paper.yaml); a pair that lacks one is left out."""
     ran = {(run.stage, run.variant) for run in runs}
-    whole = [{(panel["stage"], panel["with"]), (panel["stage"], panel["without"])} <= ran for panel in panels]
-    if not any(whole):
+    panels = [
+        panel
+        for panel in paper()["figure_3"]
+        if {(panel["stage"], panel["with"]), (panel["stage"], panel["without"])} <= ran
+    ]
+    if not panels:
         return None
-    figure = Figure((WIDTH, 6.6), layout="constrained")
-    for axes, letter, panel, drawn in zip(figure.subplots(2, 2).flat, "abcd", panels, whole, strict=True):
-        axes.set_title(f"({letter}) with and without {panel['part']}")
-        if drawn:
-            _draw_panel(axes, runs, panel)
-        else:
-            axes.set_axis_off()
-            missing = [name for name in (panel["with"], panel["without"]) if (panel["stage"], name) not in ran]
-            axes.text(0.5, 0.5, "not run:\n" + "\n".join(missing), ha="center", va="center", color="0.3")
+    rows = math.ceil(len(panels) / 2)
+    figure = Figure((WIDTH, 3.3 * rows), layout="constrained")
+    for axes, panel in zip(figure.subplots(rows, min(2, len(panels)), squeeze=False).flat, panels, strict=False):
+        axes.set_title(f"with and without {panel['part']}")
+        _draw_panel(axes, runs, panel)
+    for axes in figure.axes[len(panels) :]:
+        axes.set_axis_off()
     return figure
 
 

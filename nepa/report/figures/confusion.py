@@ -16,8 +16,7 @@ def draw_confusion(runs: list[Run]) -> Figure | None:
     tuned = [run for run in runs if run.stage == "finetune" and run.variant in SHOWN and run.metrics["confusion"]]
     if not tuned:
         return None
-    numbers = [str(number) for number in range(len(tuned[0].metrics["confusion"]))]
-    names = tuned[0].metrics.get("class_names") or numbers  # results of an earlier version have no names
+    names = tuned[0].metrics["class_names"]
     matrices = {}
     for variant in SHOWN:
         counts = [np.array(run.metrics["confusion"]) for run in tuned if run.variant == variant]

@@ -1,6 +1,6 @@
 """Every seed's accuracy, so that a mean cannot hide a run that failed."""
 
-from statistics import mean
+from statistics import mean, median
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,20 +10,28 @@ from nepa.report.figures.style import WIDTH, in_order, line_of
 from nepa.report.verdict import by_seed
 
 PANELS = (("finetune", "top1", "Top-1"), ("segment", "mIoU", "mIoU"))
+FAR = 20  # points from the median variant; what lies further has a panel of its own, or the rest would run together
 
 
 def draw_seeds(runs: list[Run]) -> Figure | None:
     """A dot for each run's top-1 or mIoU, none where it diverged, and a stroke at the mean of its variant."""
-    variants = {panel: in_order(run.variant for run in runs if run.stage == panel[0]) for panel in PANELS}
-    found = {panel: names for panel, names in variants.items() if names}
-    if not found:
+    panels = []
+    for stage, metric, title in PANELS:
+        names = in_order(run.variant for run in runs if run.stage == stage)
+        values = {name: [*by_seed(runs, stage, name, metric).values()] for name in names}
+        means = {name: mean(found) for name, found in values.items() if found}
+        near = {name for name in means if abs(means[name] - median(means.values())) <= FAR}
+        for wanted, where in ((near, ""), (set(names) - near, ", variants further off")):
+            if shown := {name: values[name] for name in names if name in wanted}:
+                panels.append((shown, {"title": f"{title} of every seed{where}", "xlabel": f"{metric} (%)"}))
+    if not panels:
         return None
-    rows = [len(names) for names in found.values()]
+    rows = [len(shown) for shown, _ in panels]
     figure = Figure((WIDTH, 0.27 * sum(rows) + 0.9 * len(rows)), layout="constrained")
-    panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=rows)[:, 0]
-    for panel, ((stage, metric, title), names) in zip(panels, found.items(), strict=True):
-        _draw_panel(panel, {name: [*by_seed(runs, stage, name, metric).values()] for name in names})
-        panel.set(title=f"{title} of every seed", xlabel=f"{metric} (%)")
+    axes = figure.subplots(len(rows), 1, squeeze=False, height_ratios=rows)[:, 0]
+    for panel, (shown, texts) in zip(axes, panels, strict=True):
+        _draw_panel(panel, shown)
+        panel.set(**texts)
     return figure
 
 
