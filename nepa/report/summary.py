@@ -69,7 +69,8 @@ def counts(tables: list[PaperTable]) -> str:
     """How many of the paper's rows came out how."""
     found = Counter(row.verdict.kind for _, row in _findings(tables) if row.verdict.kind != "not in the paper")
     total = sum(found.values())
-    parts = [f"{found[kind]} {kind}" for kind in KINDS if kind != "not in the paper"]
+    kinds = [kind for kind in KINDS if kind != "not in the paper" and (found[kind] or kind != "not tested")]
+    parts = [f"{found[kind]} {kind}" for kind in kinds]
     return f"Rows of the paper with something beside them: {total}, of which {joined(parts)}."
 
 
