@@ -19,7 +19,7 @@ from nepa.data.stream import Drawn, Stream
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Optimization, Segment, Stage, TrainingExecution
 from nepa.plan.cost import BYTES_PER_PARAMETER, one_pass
-from nepa.stages.tasks import build_task, scene_classes
+from nepa.plan.tasks import build_task, scene_classes
 from nepa.training.engine import Training, build_dataloader, prepare_process, run_training
 from nepa.training.task import Task
 

@@ -15,7 +15,7 @@ from nepa.command_line import GROUPS
 from nepa.parameters import Parameters
 from nepa.parameters.loading import resolve_variant
 from nepa.parameters.schema import IN_MEMORY, Finetune, Segment, Stage
-from nepa.stages.tasks import build_task
+from nepa.plan.tasks import build_task
 
 # JPEG of quality 90 with chroma 420, bytes per pixel: mean over 250 ImageNet images prepared at 288.
 JPEG_BYTES_PER_PIXEL = 0.320

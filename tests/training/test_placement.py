@@ -16,7 +16,7 @@ from nepa.data.stream import set_random_state
 from nepa.parameters import VariantGroup, load_parameters
 from nepa.parameters.loading import resolve_variant
 from nepa.parameters.schema import Stage
-from nepa.stages.tasks import build_task
+from nepa.plan.tasks import build_task
 from nepa.training.placement import GlobalBatchNorm, device, place
 
 
