@@ -11,9 +11,7 @@ from nepa.stages import finetune, pretrain
 def signalled(stage: str, step: int, number: int = signal.SIGTERM) -> Iterator[None]:
     """The process gets a signal while it takes the given step."""
     if stage == "segment":
-        from nepa.stages import segment
-
-        model = segment.UPerNet
+        from nepa.segmentation.segmentor import UPerNet as model  # MMSegmentation is slow to import
     else:
         model = {"pretrain": pretrain.Pretraining, "finetune": finetune.Finetuning}[stage]
     forward, taken = model.forward, 0
