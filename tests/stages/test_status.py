@@ -44,3 +44,16 @@ def test_a_run_from_its_start_to_its_end(project: Path, capsys: pytest.CaptureFi
     lines = shown(capsys)
     assert not any("stopped" in line for line in lines)
     assert lines[2].startswith("| smallest: pretrain full seed 0 | 0:0")
+
+
+def test_a_truncated_result_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("results/runs/small/pretrain/full/seed-0/run.json")
+    path.parent.mkdir(parents=True)
+    path.write_text('{"seconds": ')
+    assert main(["status"]) == 2
+    assert (
+        capsys.readouterr().err == f"nepa: error: {path} is truncated or no JSON; delete it and run its stage again\n"
+    )
