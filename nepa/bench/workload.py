@@ -132,10 +132,11 @@ def noise(parameters: Parameters, stage: Stage, count: int) -> Dataset:
         pixels = torch.randint(256, (count, *[data.image_size] * 2, data.channels), generator=generator)
         images = pixels.to(torch.uint8).permute(0, 3, 1, 2)  # as in what is decoded, channels are last in memory
         return ArrayDataset(images, torch.randint(data.classes, (count,), generator=generator))
+    import nepa.segmentation  # noqa: F401 - lets MMSegmentation be imported
+
+    # isort: split
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
-
-    import nepa.segmentation  # noqa: F401 - lets MMSegmentation be imported
 
     def draw(channels: int, below: int) -> torch.Tensor:
         return torch.randint(below, (channels, *[parameters.segment.crop] * 2), generator=generator)

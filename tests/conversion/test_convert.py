@@ -83,11 +83,12 @@ def test_the_pipeline_s_checkpoints_round_trip(project: Path, variant: str) -> N
 
 
 def test_mmsegmentation_builds_and_loads_the_backbone(tmp_path: Path) -> None:
+    import nepa.segmentation  # noqa: F401 - lets MMSegmentation be imported
+
+    # isort: split
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
-
-    import nepa.segmentation  # noqa: F401
 
     init_default_scope("mmseg")
     folder = convert(published(tmp_path / "published", "pretrain_gelu"), tmp_path / "converted", "mmsegmentation")
