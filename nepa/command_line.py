@@ -48,31 +48,32 @@ def _parser() -> argparse.ArgumentParser:
         epilog="`dvc repro` runs all stages in order, `snakemake --cores all` as many at a time as there are cores.",
     )
     commands = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+
     for stage, text in STAGES.items():
-        command = commands.add_parser(stage, help=text, description=text[0].upper() + text[1:] + ".")
+        command = add(stage, text)
         if stage == "prepare":
             command.add_argument("what", choices=("images", "scenes"), nargs="?", help="default: both, in order")
         if stage in GROUPS:
             command.add_argument("--variant", default="full", help="a variant of params.yaml (default: full)")
             command.add_argument("--seed", type=int, help="default: the first one of params.yaml")
-    text = "say what the recipe in place will cost: steps, arithmetic, GPU-hours, memory, disk"
-    command = commands.add_parser("plan", help=text, description=text[0].upper() + text[1:] + ".")
+    command = add("plan", "say what the recipe in place will cost: steps, arithmetic, GPU-hours, memory, disk")
     command.add_argument("--gpus", type=int, help="that share each batch (default: the recipe's for pretraining)")
     command.add_argument("--tflops", type=float, help="sustained per GPU (default: what the paper's wall times mean)")
-    text = "say what runs, how far it is and when it will be done, and how long each finished stage took"
-    commands.add_parser("status", help=text, description=text[0].upper() + text[1:] + ".")
-    text = "put a recipe into params.yaml, and say what changes"
-    command = commands.add_parser("recipe", help=text, description=text[0].upper() + text[1:] + ".")
+    add("status", "say what runs, how far it is and when it will be done, and how long each finished stage took")
+    command = add("recipe", "put a recipe into params.yaml, and say what changes")
     command.add_argument("name", nargs="?", help="a file of recipes/, without its ending")
     command.add_argument("--list", action="store_true", help="list the recipes: what each reproduces, and its cost")
-    text = "take a recipe's real model through every stage, for a few steps on a few images"
-    command = commands.add_parser("rehearse", help=text, description=text[0].upper() + text[1:] + ".")
+    command = add("rehearse", "take a recipe's real model through every stage, for a few steps on a few images")
     command.add_argument("name", help="a file of recipes/, without its ending")
     command.add_argument("--images", type=Path, required=True, help="class folders, a tar file, ILSVRC2012's files")
     command.add_argument("--scenes", type=Path, help="a folder or archive in ADE20K's layout, if the recipe segments")
     command.add_argument("--depth", type=int, help="of the model; default: the recipe's own")
-    text = "measure how fast this machine trains a recipe, against what the reference implementation does"
-    command = commands.add_parser("bench", help=text, description=text[0].upper() + text[1:] + ".")
+    command = add(
+        "bench", "measure how fast this machine trains a recipe, against what the reference implementation does"
+    )
     command.add_argument("--what", nargs="+", choices=MEASURED, default=MEASURED, help="default: all of them")
     command.add_argument("--recipe", help="a file of recipes/, without its ending (default: what is in params.yaml)")
     command.add_argument("--stages", nargs="+", choices=tuple(GROUPS), default=tuple(GROUPS), help="default: all")
@@ -80,8 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seconds", type=float, default=20.0, help="that a comparison should take (default: 20)")
     command.add_argument("--images", type=Path, help="where JPEGs lie that the loaders are to read, as `data.path`")
     command.add_argument("--output", type=Path, help="folder (default: results/bench/HARDWARE/RECIPE)")
-    text = "say what a fine-tuned checkpoint sees in images: classes, or a class for every pixel"
-    command = commands.add_parser("predict", help=text, description=text[0].upper() + text[1:] + ".")
+    command = add("predict", "say what a fine-tuned checkpoint sees in images: classes, or a class for every pixel")
     command.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="an image file")
     command.add_argument(
         "--checkpoint", type=Path, required=True, help="as `convert` takes it; classifier or segmentor"
@@ -91,13 +91,13 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("predictions"), help="folder for segmentations (default: predictions)"
     )
     command.add_argument("--json", action="store_true", help="print one JSON object a line")
-    text = "convert a checkpoint of the reference implementation or of the pipeline into another format"
-    command = commands.add_parser("convert", help=text, description=text[0].upper() + text[1:] + ".")
+    command = add(
+        "convert", "convert a checkpoint of the reference implementation or of the pipeline into another format"
+    )
     command.add_argument("source", type=Path, help="a safetensors file, or a folder that holds model.safetensors")
     command.add_argument("target", type=Path, help="a new folder; for `pipeline` a new file")
     command.add_argument("--to", choices=FORMATS, required=True, dest="form")
-    text = "say which parameters and metrics differ, and whether beyond what the seeds alone do"
-    command = commands.add_parser("compare", help=text, description=text[0].upper() + text[1:] + ".")
+    command = add("compare", "say which parameters and metrics differ, and whether beyond what the seeds alone do")
     command.add_argument(
         "first", help="a git revision, a DVC experiment or a folder of results; `.` for what lies here"
     )

@@ -14,7 +14,7 @@ from nepa.report.figures import save_figure
 from nepa.report.figures.style import STYLE, WIDTH, line_of
 
 NAME = "growth.png"
-MEASURED, EXPECTED = line_of("full")["color"], line_of("no_stop_gradient")["color"]
+MEASURED, PREDICTED = line_of("full")["color"], line_of("no_stop_gradient")["color"]
 AXES = {"tokens": "patches of an image", "batch": "images of a step", "width": "channels of the model (width)"}
 FIXED = {"tokens": "patches: {}", "batch": "images: {}", "width": "width: {}"}
 
@@ -49,18 +49,13 @@ def slope(values: pd.Series) -> float:
     return (high - low) / (after - before)
 
 
-def _panel(panel: Axes, measured: pd.Series, floor: pd.Series) -> None:
+def _panel(panel: Axes, measured: pd.Series, predicted: pd.Series) -> None:
     panel.loglog(measured.index, measured, "o-", color=MEASURED, markersize=4, label="measured")
-    panel.loglog(
-        floor.index,
-        floor,
-        "--",
-        color=EXPECTED,
-        label="predicted from arithmetic and activations",
-    )
+    label = "predicted from arithmetic and activations"
+    panel.loglog(predicted.index, predicted, "--", color=PREDICTED, label=label)
     for text, values, colour, height in (
         ("slope", measured, MEASURED, 0.13),
-        ("predicted", floor, EXPECTED, 0.03),
+        ("predicted", predicted, PREDICTED, 0.03),
     ):
         where = {"xy": (0.98, height), "xycoords": "axes fraction", "ha": "right"}
         panel.annotate(f"{text} {slope(values):.2f}", color=colour, fontsize=9.5, **where)
