@@ -54,9 +54,9 @@ def test_every_command_checks_params_yaml_first(
         (["pretrain", "--seed", "-1"], "--seed -1 must not be negative"),
         (
             ["finetune", "--seed", "9"],
-            "not found; run `nepa pretrain --variant full --seed 9` first",
+            "seed-9/backbone.safetensors not found; run `nepa pretrain --variant full --seed 9` first",
         ),
-        (["segment"], "not found; run `nepa pretrain --variant full --seed 0` first"),
+        (["segment"], "seed-0/backbone.safetensors not found; run `nepa pretrain --variant full --seed 0` first"),
         (["report"], "results/runs holds no finished run; run `dvc repro`"),
     ],
 )

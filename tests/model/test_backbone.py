@@ -68,8 +68,12 @@ def test_checkpoint_with_other_weights_than_it_says(write_parameters: Write, sav
     weights, description = read_weights(saved, absent="", damaged="")
     weights.pop(name) if told == "lacks" else weights.update({name: torch.zeros(1, 1, 3)})
     write_weights(saved, weights, json.loads(description))
+    parameters = load_parameters(write_parameters())
+    other = build_backbone(parameters)
+    before = {key: weight.clone() for key, weight in other.state_dict().items()}
     with pytest.raises(UserError, match=re.escape(told)):
-        load(load_parameters(write_parameters()), saved)
+        load_backbone(other, saved, parameters, AGAIN)
+    assert all(torch.equal(weight, before[key]) for key, weight in other.state_dict().items())
 
 
 def test_positions_follow_the_size_of_the_image(write_parameters: Write, tmp_path: Path) -> None:
