@@ -32,9 +32,7 @@ class Baseline:
             task.model.__class__ = EncoderDecoder
         self.model = task.model.to(device()).train()
         groups = task.parameter_groups(self.model, task.backbone, self.settings.weight_decay)
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=self.settings.learning_rate, betas=tuple(self.settings.betas), fused=False
-        )
+        self.optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=tuple(self.settings.betas))
         self.trained = [parameter for group in groups for parameter in group["params"]]
         self.schedule = LayerwiseSchedule(self.optimizer, steps=steps, **task.schedule)
         decay = self.settings.ema_decay

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -80,4 +81,5 @@ def _shuffled(dataset: Dataset, batch_size: int, count: int, collate: Callable[[
         num_workers=count,
         persistent_workers=True,
         collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
     )

@@ -17,6 +17,7 @@ from nepa.bench.growth import measure_growth
 from nepa.bench.loader import measure_loader, prepare_for_bench
 from nepa.bench.loading import prepared_dataset, reference_batches
 from nepa.bench.matrix import matrix_rates
+from nepa.bench.memory import release_memory
 from nepa.bench.rows import NotMeasured, Row, not_measured
 from nepa.bench.start import measure_idle_engines, measure_start
 from nepa.bench.step import measure_step
@@ -59,7 +60,8 @@ class Bench:
         return next(row["flops_per_second"] for row in self.rates if row["precision"] == precision)
 
     def of_stage(self, stage: Stage, batch_size: int | None = None) -> Parameters:
-        """The parameters by which a stage is measured."""
+        """The parameters by which a stage is measured, with all memory for it."""
+        release_memory()
         parameters = on_this_machine(self.parameters, stage, batch_size or 1)
         if batch_size is None:
             rate = self.rate(parameters, stage)

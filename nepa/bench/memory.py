@@ -10,6 +10,12 @@ from torch.profiler import ProfilerActivity, profile
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler says on every start that it finds no GPU
 
 
+def release_memory() -> None:
+    """Give back what earlier trainings of this process have left: a GPU counts it as taken."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
 def peak_bytes(run: Callable[[], object]) -> int:
     """The most that tensors which `run` makes take at once, on the device where models are trained."""
     gc.collect()  # what else is freed meanwhile would be subtracted

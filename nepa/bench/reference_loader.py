@@ -6,6 +6,7 @@ RandAugment and random erasing, which both use as they are.
 
 import io
 
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -52,4 +53,5 @@ class ReferenceImages(Dataset):
 
 def reference_loader(images: ReferenceImages, batch_size: int, workers: int) -> DataLoader:
     """One epoch in a random order."""
-    return DataLoader(images, batch_size, shuffle=True, num_workers=workers, drop_last=True)
+    pinned = torch.cuda.is_available()
+    return DataLoader(images, batch_size, shuffle=True, num_workers=workers, drop_last=True, pin_memory=pinned)

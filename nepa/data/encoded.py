@@ -51,11 +51,8 @@ def decoded(batch: dict[str, Tensor], size: int, interpolation: str, device: tor
     from torchcodec.decoders import decode_jpeg  # the GPU's path alone needs it
 
     images = decode_jpeg(list(batch["encoded"].split(batch["sizes"].tolist())), device=device)
-    crops = batch["crops"].tolist()
-    resized = [
-        resized_crop(image, *box, [size, size], InterpolationMode(interpolation), antialias=True)
-        for image, (*box, _) in zip(images, crops, strict=True)
-    ]
-    flipped = batch["crops"][:, -1, None, None, None].bool().to(device)
-    images = torch.stack(resized)
-    return torch.where(flipped, images.flip(-1), images)
+    shown = []
+    for image, (*box, flipped) in zip(images, batch["crops"].tolist(), strict=True):
+        crop = resized_crop(image, *box, [size, size], InterpolationMode(interpolation), antialias=True)
+        shown.append(crop.flip(-1) if flipped else crop)
+    return torch.stack(shown)

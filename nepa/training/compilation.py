@@ -1,5 +1,10 @@
 """Compiling what a model does in training."""
 
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
 import torch
 from timm.models.eva import Eva
 from torch import nn
@@ -20,21 +25,42 @@ def compile_training(model: nn.Module, backbone: Eva, one_graph: bool) -> None:
             the gradients of one while the next is computed, and gather sharded weights block by block.
 
     Raises:
-        UserError: a CPU's kernels can't be compiled here.
+        UserError: what compiles is missing.
     """
-    if next(model.parameters()).device.type == "cpu":
+    require_compiler(next(model.parameters()).device.type)
+    inductor.fallback_random = True  # drop path and masks are drawn as they are uncompiled, on a GPU too
+    torch.compiler.reset()  # what earlier trainings of this process compiled counts towards dynamo's limits
+    if one_graph:
+        model.loss = torch.compile(model.loss, fullgraph=True)
+        return
+    torch._dynamo.config.optimize_ddp = False  # which would divide each block for the exchange of its gradients
+    # Blocks share their code and differ in their rate of drop path: past the limit they would run uncompiled.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(backbone.blocks))
+    for block in backbone.blocks:
+        block.compile()
+
+
+def require_compiler(device: str) -> None:
+    """Check for what kernels are compiled with: on a CPU g++; on a GPU Triton, which builds its launcher in C.
+
+    Args:
+        device: `cpu` or `cuda`.
+
+    Raises:
+        UserError: it is missing.
+    """
+    if device == "cpu":
         try:
             get_cpp_compiler()
         except InvalidCxxCompiler:
             raise UserError(
                 "execution has compile: true, but no C++ compiler is here; install g++, or make it false"
             ) from None
-    inductor.fallback_random = True  # drop path and masks are drawn as they are uncompiled, on a GPU too
-    torch.compiler.reset()  # what earlier trainings of this process compiled counts towards dynamo's limits
-    if one_graph:
-        model.loss = torch.compile(model.loss, fullgraph=True)
         return
-    # Blocks share their code and differ in their rate of drop path: past the limit they would run uncompiled.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(backbone.blocks))
-    for block in backbone.blocks:
-        block.compile()
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    header = Path(sysconfig.get_config_var("INCLUDEPY")) / "Python.h"
+    for found, name in ((compiler, "C compiler"), (header.exists(), str(header))):
+        if not found:
+            raise UserError(
+                f"execution has compile: true, but no {name} is here; install gcc and python3-dev, or make it false"
+            )

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nepa.training.optimizer import Diverged
-from nepa.training.processes import mean_over_processes
 from nepa.training.status import Status
 
 log = logging.getLogger("nepa")
@@ -102,7 +102,8 @@ class History(Hook):
         """
         if not self.pending:
             return
-        values = mean_over_processes(torch.stack([torch.stack(pair) for pair in self.pending]).cpu().double())
+        values = torch.stack([torch.stack(pair) for pair in self.pending]).cpu().double()
+        all_reduce(values, "mean")
         self.pending = []
         finite = values.isfinite().all(1).tolist()
         values = values if all(finite) else values[: finite.index(False)]

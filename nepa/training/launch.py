@@ -44,13 +44,19 @@ def launch(execution: TrainingExecution, arguments: list[str], scratch: Path) ->
     each = max(1, min(execution.gpus, found))
     if each * execution.nodes == 1:
         return None
-    # What is asked to stop writes a checkpoint first: SLURM waits two minutes for it, torchrun by itself 30 s.
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={each}", "--shutdown-timeout=110"]
+    from torch.distributed.run import get_args_parser  # slow to import
+
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={each}"]
+    if "--shutdown-timeout" in get_args_parser().format_help():  # not in torch 2.11
+        # What is asked to stop writes a checkpoint first: SLURM waits two minutes for it, torchrun by itself 30 s.
+        command += ["--shutdown-timeout=110"]
     if execution.nodes == 1:
         command += ["--standalone"]
     else:
         # One torchrun on each node; they meet on the first, which runs this.
-        command = ["srun", f"--nodes={execution.nodes}", f"--ntasks={execution.nodes}", "--ntasks-per-node=1", *command]
+        # Each has all of its node's CPUs: SLURM may otherwise bind a task to one of them.
+        step = [f"--nodes={execution.nodes}", f"--ntasks={execution.nodes}", "--ntasks-per-node=1", "--cpu-bind=none"]
+        command = ["srun", *step, *command]
         port = 20000 + int(job) % 20000
         command += [f"--nnodes={execution.nodes}", f"--rdzv-id={job}", "--rdzv-backend=c10d"]
         command += [f"--rdzv-endpoint={socket.gethostname()}:{port}"]

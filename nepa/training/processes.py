@@ -4,15 +4,14 @@ Every batch is shared among them, so the batch, the learning rate and the order 
 alone. Without torchrun there is one process, and everything here is trivial.
 """
 
-import atexit
 import os
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from mmengine.dist import get_world_size
-from torch import Tensor, nn
+from mmengine.dist import all_reduce, get_world_size
+from torch import nn
 from torch.optim import Optimizer
 
 from nepa.errors import UserError
@@ -38,7 +37,12 @@ def join_processes() -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # What decides on stops and checkpoints goes over the CPU, so that no GPU is waited for.
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
-    atexit.register(dist.destroy_process_group)
+
+
+def leave_processes() -> None:
+    """Part from the other processes, which do so too: where this one has failed they don't, and NCCL would wait."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def passes_per_step(batch_size: int, images_per_pass: int | None, together: int = 1) -> int:
@@ -65,19 +69,9 @@ def passes_per_step(batch_size: int, images_per_pass: int | None, together: int 
 
 def agree(value: int) -> int:
     """The largest of all processes' values."""
-    if get_world_size() == 1:
-        return value
     tensor = torch.tensor(value)
-    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    all_reduce(tensor, "max")
     return int(tensor)
-
-
-def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean of all processes' values, each (n,)."""
-    if get_world_size() > 1:
-        dist.all_reduce(values)
-        values = values / get_world_size()
-    return values
 
 
 def full_state(model: nn.Module, optimizer: Optimizer | None) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -57,7 +57,8 @@ class Stage:
         found["slurm_extra"] = "--signal=TERM@120"
         if gpus:
             # One machine's trainings take its GPUs from the first on, so its profile has them one after another.
-            found |= {"gpu": nodes * gpus, "gpu_stage": 1}
+            # On several nodes SLURM is told of each; of a sum it might take more from one than from another.
+            found |= {"gpu_stage": 1} | ({"gpu": gpus} if nodes == 1 else {"gres": f"gpu:{gpus}"})
         if nodes > 1:
             # The executor then leaves it to the stage to start on the other nodes, one torchrun on each. By itself it
             # would ask SLURM for as many tasks on each GPU.

@@ -13,6 +13,7 @@ from conftest import ROOT, Write, needs_compiler
 from nepa.bench.workload import with_execution
 from nepa.command_line import main
 from nepa.data.stream import set_random_state
+from nepa.errors import UserError
 from nepa.parameters import VariantGroup, load_parameters
 from nepa.parameters.loading import resolve_variant
 from nepa.parameters.schema import Stage
@@ -68,7 +69,7 @@ def test_every_variant_is_captured_in_one_graph(
         assert found == expected, variant
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, whose kernels need no C++ compiler")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which needs another compiler")
 def test_without_a_compiler_one_line_says_what_to_do(project: Path, capsys: pytest.CaptureFixture) -> None:
     from torch._inductor import config
 
@@ -78,6 +79,20 @@ def test_without_a_compiler_one_line_says_what_to_do(project: Path, capsys: pyte
     with config.patch({"cpp.cxx": ("no-such-compiler",)}):
         assert main(["pretrain"]) == 2
     assert "install g++" in capsys.readouterr().err
+
+
+def test_a_gpu_needs_a_compiler_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton builds the launcher of its kernels in C, with Python's headers."""
+    from nepa.training.compilation import require_compiler
+
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(UserError, match="no C compiler is here; install gcc"):
+        require_compiler("cuda")
+    monkeypatch.setenv("CC", "cc")
+    monkeypatch.setattr("sysconfig.get_config_var", lambda name: "/no/such/folder")
+    with pytest.raises(UserError, match="no /no/such/folder/Python.h is here; install gcc and python3-dev"):
+        require_compiler("cuda")
 
 
 @pytest.mark.slow

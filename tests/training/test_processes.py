@@ -42,16 +42,19 @@ def execution(stage: str, **changes: object) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(raw))
 
 
-def torchrun(*commands: list[str], processes: int = 2) -> subprocess.Popen:
-    """Start these `nepa` commands one after the other in each of several processes."""
-    script = Path("commands.py")
-    script.write_text(
-        "from mmengine.dist import barrier\nfrom nepa.command_line import main\n"
-        f"for command in {list(commands)!r}:\n    assert main(command) == 0\n"
-        "    barrier()  # the first process writes what the next command reads\n"
-    )
+def torchrun(stage: str, processes: int = 2) -> subprocess.Popen:
+    """Start a stage in several processes, as it does itself where there are as many GPUs."""
     return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", str(script)],
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={processes}",
+            "-m",
+            "nepa.command_line",
+            stage,
+        ],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -79,14 +82,15 @@ def test_two_processes_give_the_curve_of_one(shared: Path) -> None:
         assert main([stage]) == 0
         expected[stage] = curves(stage), metrics(stage)
     shutil.rmtree("results")
-    shown = finish(torchrun(["pretrain"], ["finetune"], ["segment"]))
-    assert shown.count("step 12/12") == 1  # one speaks for all
     for stage, (curve, of_one) in expected.items():
+        processes = 4 if stage == "finetune" else 2  # of 801 images' predictions two might change places unnoticed
+        shown = finish(torchrun(stage, processes))
+        assert stage != "pretrain" or shown.count("step 12/12") == 1  # one speaks for all
         found = curves(stage)
         assert (found - curve).abs().max().max() < 1e-5
         assert metrics(stage)["loss"] == pytest.approx(of_one["loss"], abs=1e-5)
         facts = json.loads((RESULTS / stage / "full/seed-0/run.json").read_text())
-        assert facts["processes"] == 2
+        assert facts["processes"] == processes
     # An odd number: one of the processes has had one image less to evaluate.
     assert sum(map(sum, metrics("finetune")["confusion"])) == 801
     assert metrics("finetune")["confusion"] == expected["finetune"][1]["confusion"]
@@ -102,7 +106,7 @@ def test_sharded_weights_and_several_passes_give_the_same_curve(shared: Path) ->
         assert main(["pretrain"]) == 0
         assert (curves("pretrain") - expected).abs().max().max() < 1e-5
     execution("pretrain", shard=True, images_per_pass=None)
-    finish(torchrun(["pretrain"]))
+    finish(torchrun("pretrain"))
     assert (curves("pretrain") - expected).abs().max().max() < 1e-5
 
 
@@ -115,7 +119,7 @@ def test_a_sharded_average_is_the_latest_whenever_it_is_looked_at(shared: Path) 
     assert main(["pretrain"]) == main(["finetune"]) == 0
     expected = curves("finetune")
     execution("finetune", shard=True)
-    finish(torchrun(["finetune"]))
+    finish(torchrun("finetune"))
     assert (curves("finetune") - expected).abs().max().max() < 1e-5
 
 
@@ -125,7 +129,7 @@ def test_two_compiled_processes_give_the_curve_of_one(shared: Path, shard: bool)
     assert main(["pretrain"]) == 0
     expected = curves("pretrain")
     execution("pretrain", shard=shard, compile=True)
-    finish(torchrun(["pretrain"]))
+    finish(torchrun("pretrain"))
     assert (curves("pretrain") - expected).abs().max().max() < 1e-4
 
 
@@ -147,9 +151,7 @@ def test_it_goes_on_in_another_number_of_processes(shared: Path, shard: bool) ->
     assert main(["pretrain"]) == 0
     expected = curves("pretrain")
     shutil.rmtree("results")
-    # As a stage starts them, with two GPUs there.
-    several = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "nepa.command_line", "pretrain"]
-    process = subprocess.Popen([sys.executable, "-m", *several], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = torchrun("pretrain")
     first = wait_for_step(process, 5)
     os.kill(first["process"], signal.SIGTERM)  # one hears it, both stop
     process.communicate(timeout=120)
@@ -177,7 +179,7 @@ def test_a_dead_process_ends_them_all(shared: Path) -> None:
     raw = yaml.safe_load(Path("params.yaml").read_text())
     raw["pretrain"]["epochs"] = 500
     Path("params.yaml").write_text(yaml.safe_dump(raw))
-    process = torchrun(["pretrain"])
+    process = torchrun("pretrain")
     first = wait_for_step(process, 2)["process"]
     others = [child.pid for child in psutil.Process(process.pid).children() if child.pid != first]
     os.kill(others[0], signal.SIGKILL)

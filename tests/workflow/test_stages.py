@@ -48,9 +48,13 @@ def test_order_and_resources(toy: Path) -> None:
 def test_resources_of_several_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """SLURM gets one task a node; the executor would make `tasks` a number for each GPU."""
     stage = Stage("pretrain@full-0", "pretrain", (), {"nodes": 2, "gpus": 8, "cpus": 96})
-    assert stage.resources.items() >= {"nodes": 2, "gpu": 16, "tasks": 2, "tasks_per_gpu": 0, "mpi": "torchrun"}.items()
+    assert (
+        stage.resources.items()
+        >= {"nodes": 2, "gres": "gpu:8", "tasks": 2, "tasks_per_gpu": 0, "mpi": "torchrun"}.items()
+    )
     one = Stage("pretrain@full-0", "pretrain", (), {"nodes": 1, "gpus": 8, "cpus": 96})
-    assert not {"tasks", "mpi"} & set(one.resources)
+    assert one.resources["gpu"] == 8
+    assert not {"tasks", "mpi", "gres"} & set(one.resources)
     profile = yaml.safe_load((ROOT / "workflow/profiles/default/config.yaml").read_text())
     assert profile["resources"]["gpu_stage"] == one.resources["gpu_stage"] == 1  # one at a time
     on_a_cluster = ["--workflow-profile", "workflow/profiles/slurm", "--", "ablations"]
