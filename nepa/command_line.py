@@ -198,9 +198,11 @@ def _run(options: argparse.Namespace) -> int:
     seed = seeds[0] if options.seed is None else options.seed
     if seed < 0:
         raise UserError(f"--seed {seed} must not be negative")
-    groups = GROUPS[options.stage]
-    group = next((group for group in groups if options.variant in parameters.variants(group)), groups[0])
-    return _train(resolve_variant(parameters, group, options.variant), options.stage, options.variant, seed)
+    known = {variant: group for group in GROUPS[options.stage] for variant in parameters.variants(group)}
+    if options.variant not in known:
+        raise UserError(f"params.yaml: {options.stage} has no variant '{options.variant}'; it has {', '.join(known)}")
+    resolved = resolve_variant(parameters, known[options.variant], options.variant)
+    return _train(resolved, options.stage, options.variant, seed)
 
 
 def _train(parameters: Parameters, stage: str, variant: str, seed: int) -> int:
@@ -212,20 +214,22 @@ def _train(parameters: Parameters, stage: str, variant: str, seed: int) -> int:
     from nepa.runs.paths import RunPaths
     from nepa.training.interruption import EXIT_CODE, Stopped, only_process
     from nepa.training.launch import launch
-    from nepa.training.processes import first_process
+    from nepa.training.processes import first_process, leave_processes
 
     arguments = [stage, "--variant", variant, "--seed", str(seed)]
     scratch = RunPaths.of(parameters, stage, variant, seed).scratch
     status = launch(execution, arguments, scratch)
     if status is not None:
         return status
+    code = 0
     try:
         with only_process(scratch) if first_process() else nullcontext():
             module.run(parameters, variant, seed)
     except Stopped as stopped:
         print(f"nepa: {stopped}", file=sys.stderr)
-        return EXIT_CODE
-    return 0
+        code = EXIT_CODE
+    leave_processes()
+    return code
 
 
 def import_stage(name: str) -> ModuleType:

@@ -49,8 +49,8 @@ def test_every_command_checks_params_yaml_first(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["pretrain", "--variant", "nope"], "pretraining has no variant 'nope'; it has full"),
-        (["finetune", "--variant", "nope"], "has no variant 'nope'"),
+        (["pretrain", "--variant", "nope"], "pretrain has no variant 'nope'; it has full"),
+        (["finetune", "--variant", "nope"], "_masked_60, from_scratch, causal_attention"),
         (["pretrain", "--seed", "-1"], "--seed -1 must not be negative"),
         (
             ["finetune", "--seed", "9"],

@@ -9,6 +9,7 @@ from pydantic import ValidationError, model_validator
 from nepa.errors import UserError
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Model, Positive, PositiveFloat, Section, Segment, Segmentation, Stage
+from nepa.runs.outcome import Outcome
 from nepa.runs.paths import RunPaths
 
 
@@ -18,7 +19,7 @@ class Training(Section):
     stage: Stage
     variant: str
     seed: int
-    status: Literal["ok", "identity", "collapsed", "diverged"]
+    status: Outcome
     source: str
     data: dict[str, Any]
     settings: dict[str, Any]
@@ -109,7 +110,7 @@ def describe(parameters: Parameters, classes: int = 0, **more: Any) -> Descripti
 def describe_run(
     parameters: Parameters,
     paths: RunPaths,
-    status: str,
+    status: Outcome,
     start: Description | None = None,
     names: Sequence[str] = (),
     colours: Sequence[tuple[int, int, int]] | None = None,
@@ -176,6 +177,7 @@ def _facts(section: Section) -> dict[str, Any]:
     facts = section.model_dump()
     if facts.get("path") is not None:
         facts["path"] = Path(facts["path"]).name
-    if hasattr(section, "training_images"):  # of digits that is what is left
-        facts["training_images"] = section.training_images
-    return facts
+    # What follows from the source is no setting.
+    return facts | {
+        name: getattr(section, name) for name in ("training_images", "test_images") if hasattr(section, name)
+    }

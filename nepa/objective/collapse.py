@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nepa.objective.failure import status_of
 from nepa.objective.next_embedding import NextEmbeddingPrediction
+from nepa.runs.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Evaluation:
     identity_cosine: float
 
     @property
-    def status(self) -> str:
+    def status(self) -> Outcome:
         """`collapsed`, `identity` or `ok`."""
         return status_of(self.collapse.relative_spread, self.identity_cosine)
 

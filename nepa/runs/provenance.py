@@ -58,7 +58,7 @@ def provenance(parameters: Parameters, paths: RunPaths, data: str, training: Tra
         data: checksum of the data that was read.
         training: whose `seconds` are those of its loop; `stage_seconds` count from the process's start to this call.
     """
-    return circumstances(parameters.threads) | {
+    facts = {
         "seconds": round(training.seconds, 3),
         "stage_seconds": round(time.time() - psutil.Process().create_time(), 3),
         "peak_memory_mb": round(getrusage(RUSAGE_SELF).ru_maxrss / 1024),
@@ -67,6 +67,9 @@ def provenance(parameters: Parameters, paths: RunPaths, data: str, training: Tra
         "seed": paths.seed,
         "command": f"nepa {paths.stage} --variant {paths.variant} --seed {paths.seed}",
     }
+    if torch.cuda.is_available():
+        facts["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1024**2)
+    return circumstances(parameters.threads) | facts
 
 
 def _version(package: str) -> str:
@@ -77,6 +80,12 @@ def _version(package: str) -> str:
 
 
 def _processor() -> str:
+    """Name and vector instructions: these choose torch's kernels, hence the rounding, and virtual machines hide which
+    model a name stands for."""
+    return f"{_processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _processor_name() -> str:
     if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

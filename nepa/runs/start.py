@@ -11,6 +11,7 @@ from nepa.data.images import file_checksum
 from nepa.model.backbone import load_backbone
 from nepa.model.description import Description
 from nepa.parameters import Parameters
+from nepa.runs.outcome import Outcome
 from nepa.runs.paths import RunPaths
 from nepa.runs.provenance import code_checksum
 
@@ -31,7 +32,7 @@ class Start:
     description: Description | None = None
 
     @property
-    def status(self) -> str:
+    def status(self) -> Outcome:
         """What the pretraining ended with, where there was one; `ok` without."""
         return self.description.training[-1].status if self.description and self.description.training else "ok"
 

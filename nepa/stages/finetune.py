@@ -19,6 +19,7 @@ from nepa.data.images import images_folder, labelled_subset, read_manifest
 from nepa.data.preprocessing import Preprocessing
 from nepa.model.backbone import build_backbone, class_logits
 from nepa.parameters import Parameters
+from nepa.runs.outcome import first_failure
 from nepa.runs.paths import RunPaths
 from nepa.runs.results import write_run
 from nepa.runs.start import data_checksum, identity, load_start
@@ -126,7 +127,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         )
 
     metrics = {
-        "status": training.status if training.status != "ok" else start.status,
+        "status": first_failure(start.status, training.status),
         "top1": None,
         "evaluated_on": parameters.data.evaluate_on,
         "initialisation": settings.initialisation,
@@ -135,7 +136,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         "class_names": None,
     }
     names = class_names(parameters)
-    if metrics["status"] != "diverged":
+    if training.status != "diverged":
         predicted, labels = predict(task.model, evaluation_batches(parameters, parameters.data.evaluate_on, workers))
         classes = len(names)
         metrics["top1"] = 100 * (predicted == labels).float().mean().item()

@@ -19,6 +19,7 @@ from nepa.objective.collapse import Collapse, evaluate_pretraining, measure_coll
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.objective.query_maps import query_maps
 from nepa.parameters import Parameters
+from nepa.runs.outcome import first_failure
 from nepa.runs.paths import RunPaths
 from nepa.runs.results import write_run
 from nepa.runs.start import data_checksum, identity
@@ -100,7 +101,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         file="backbone.safetensors",
         weights=_pretrained_weights(task.backbone),
         metrics={
-            "status": training.status if training.status != "ok" else evaluation.status,
+            "status": first_failure(training.status, evaluation.status),
             "evaluation_loss": evaluation.loss,
             "identity_cosine": evaluation.identity_cosine,
         }

@@ -11,6 +11,7 @@ from nepa.data.images import read_manifest
 from nepa.data.scenes import Classes, scenes_folder
 from nepa.model.backbone import build_backbone
 from nepa.parameters import Parameters
+from nepa.runs.outcome import first_failure
 from nepa.runs.paths import RunPaths
 from nepa.runs.results import write_run
 from nepa.runs.start import data_checksum, identity, load_start
@@ -62,9 +63,8 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
             record_every=math.ceil(settings.iterations / RECORDS),
         )
 
-    status = training.status if training.status != "ok" else start.status
     metrics, samples = {"mIoU": None, "aAcc": None, "mAcc": None, "IoU": None}, {}
-    if status != "diverged":
+    if training.status != "diverged":
         validation = scenes_dataset(parameters, "validation")
         metrics, samples = evaluate(task.model, validation, parameters.execution.segment.workers > 0)
     if not is_main_process():
@@ -77,7 +77,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         start=start.description,
         file="segmentor.safetensors",
         weights=task.model.state_dict(),
-        metrics=metrics | {"status": status},
+        metrics=metrics | {"status": first_failure(start.status, training.status)},
         samples=samples,
         names=classes.names,
         colours=classes.colours,

@@ -20,6 +20,7 @@ from nepa.data.stream import Drawn, Share, Stream
 from nepa.data.workers import read_on
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Optimization, Segment, TrainingExecution
+from nepa.runs.outcome import Outcome
 from nepa.training.curves import Curves
 from nepa.training.hooks import Averaging, History, Progress
 from nepa.training.interruption import STOP_FILE, StopRequest
@@ -47,7 +48,7 @@ class Training:
         folder: of its checkpoints, to be deleted when its results are written; None where there are none.
     """
 
-    status: str
+    status: Outcome
     history: list[dict[str, float]]
     loss: float | None
     steps: int
@@ -64,6 +65,7 @@ NO_TRAINING = Training("diverged", [], loss=None, steps=0, images=0, seconds=0.0
 def prepare_process(parameters: Parameters, seed: int) -> None:
     """Threads, the other processes of this training, every random generator; call before a model is built."""
     torch.set_num_threads(parameters.threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 in convolutions is float32, as it is in products
     join_processes()
     set_random_seed(seed)
 
@@ -87,7 +89,8 @@ def run_training(
     The weights are taken as they come: initialise the model and load what it starts from before the call. Where an
     earlier process of the same run was stopped or killed, it goes on from its last checkpoint, and ends as if nothing
     had happened. A loss or a gradient that is not finite ends the training with status `diverged` and a message that
-    says where; the model then holds the average of the finite steps before.
+    says where; the model then holds the average of the finite steps before, and a GPU, which is asked every 50 steps,
+    may have gone on averaging over weights that stood still.
 
     Args:
         title: for people.
@@ -140,7 +143,7 @@ def run_training(
         checkpoints.folder,
         seed,
     )
-    outcome = "ok"
+    outcome: Outcome = "ok"
     try:
         if start < steps:
             with stop:
