@@ -1,8 +1,10 @@
 """Writing files so that an interruption leaves none, or all of them; reading them so that an error says what to do."""
 
+import io
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +66,13 @@ def read_json(path: Path, *, absent: str, damaged: str) -> Any:
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an npz file, so that equal arrays are equal files: compressed, they would depend on the build of zlib."""
-    with write_atomically(path) as beside, beside.open("wb") as file:
-        np.savez(file, **arrays)
+    """Write an npz file, so that equal arrays are equal files.
+
+    numpy's `savez` leaves headers that differ between versions of Python; compressed, they would depend on the build of
+    zlib.
+    """
+    with write_atomically(path) as beside, zipfile.ZipFile(beside, "w") as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.save(content, array, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getbuffer())

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nepa.errors import UserError
+from nepa.files import write_arrays
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class ShardIndex:
 
     def write(self, path: Path) -> None:
         """Write `<split>.npz`."""
-        np.savez(path, shard=self.shard, offset=self.offset, size=self.size, label=self.label)
+        write_arrays(path, vars(self))
 
 
 class ShardedImages(Dataset):

@@ -188,7 +188,10 @@ def _assemble(
             for key in ("offset", "size", "label"):
                 parts[key] += record[key]
             # A link costs nothing and leaves the work whole until all is in place.
-            os.link(job.target, folder / split / job.target.name)
+            try:
+                os.link(job.target, folder / split / job.target.name)
+            except OSError:  # `data` and `runs` lie on different disks
+                shutil.copyfile(job.target, folder / split / job.target.name)
             checksums[f"{split}/{job.target.name}"] = record["sha256"]
         ShardIndex(**{key: np.array(values, np.int64) for key, values in parts.items()}).write(folder / f"{split}.npz")
         checksums[f"{split}.npz"] = file_checksum(folder / f"{split}.npz")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from nepa.data.images import Images, file_checksum, images_folder
-from nepa.files import write_atomically, write_json
+from nepa.files import write_arrays, write_atomically, write_json
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Cifar10, Digits
 from nepa.preparation.cifar10 import CLASSES, read_cifar10
@@ -47,7 +47,7 @@ def write_splits(target: Path, splits: dict[str, Images], source: str, classes: 
     with write_atomically(target) as folder:
         folder.mkdir()
         for split, images in splits.items():
-            np.savez(folder / f"{split}.npz", images=images.pixels, labels=images.labels)
+            write_arrays(folder / f"{split}.npz", {"images": images.pixels, "labels": images.labels})
         manifest = {"source": source} | ({} if classes is None else {"classes": classes})
         manifest |= {
             "images": {split: len(images.labels) for split, images in splits.items()},

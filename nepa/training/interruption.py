@@ -4,11 +4,12 @@ import fcntl
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 from nepa.data.workers import SIGNALS
 
@@ -65,12 +66,11 @@ def only_process(scratch: Path) -> Iterator[None]:
     path = scratch / "lock"
     while True:
         file = path.open("ab")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locks(file):
             log.warning(f"{scratch}: another process trains this run; it is asked to stop, this one goes on from there")
-            (scratch / STOP_FILE).touch()
-            fcntl.flock(file, fcntl.LOCK_EX)
+        while not _locks(file):
+            (scratch / STOP_FILE).touch()  # again and again: one that is just starting takes it for an old one
+            time.sleep(0.2)
         # Who had it before has taken the file away, and someone else may have made it anew.
         if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
             break
@@ -81,3 +81,11 @@ def only_process(scratch: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         file.close()
+
+
+def _locks(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

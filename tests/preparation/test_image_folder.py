@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +130,15 @@ def colours(folder: Path, split: str) -> dict[int, int]:
         assert image.shape[0] == 3 and image.dtype == torch.uint8
         found[round(image[0].float().mean().item() / 10)] = int(images.index.label[position])
     return found
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no second file system to write to")
+def test_work_and_shards_may_lie_on_two_disks(tmp_path: Path) -> None:
+    data = settings(as_folder(tmp_path / "raw"))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        assert os.stat(elsewhere).st_dev != tmp_path.stat().st_dev
+        prepare_shards(data, tmp_path / "work", Path(elsewhere) / "images", processes=2)
+        assert colours(Path(elsewhere) / "images", "validation") == {number: number % 3 for number in range(12, 18)}
 
 
 @pytest.mark.parametrize("source", [as_folder, as_archive, as_ilsvrc])
