@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nepa.files import read_json
 from nepa.parameters import Parameters
-from nepa.runs.paths import RESULTS
+from nepa.runs.outcome import Outcome
+from nepa.runs.paths import RESULTS, RunPaths
 
 STAGES = ("pretrain", "finetune", "segment")  # those that train
 
@@ -31,9 +33,14 @@ class Run:
         return self.folder.is_relative_to(RESULTS["further"])
 
     @property
-    def status(self) -> str:
-        """`ok`, `collapsed`, `identity` or `diverged`."""
+    def status(self) -> Outcome:
+        """How it ended."""
         return self.metrics["status"]
+
+    def samples(self) -> dict[str, np.ndarray]:
+        """What it kept for the pictures."""
+        with np.load(self.folder / "samples.npz") as file:
+            return {name: file[name] for name in file.files}
 
     def history(self) -> pd.DataFrame:
         """Curves of the training, one row per recorded interval."""
@@ -60,11 +67,15 @@ def collect_runs(parameters: Parameters) -> list[Run]:
     declared = declared_runs(parameters)
     runs = []
     for metrics in [path for root in RESULTS.values() for path in root.glob("*/*/*/seed-*/metrics.json")]:
-        recipe, stage, variant, seed = metrics.parent.parts[2:]
-        number = int(seed.removeprefix("seed-"))
-        if recipe == parameters.recipe and (stage, variant, number) not in declared:
-            continue
         folder = metrics.parent
+        recipe, stage, variant, seed = folder.parts[2:]
+        number = int(seed.removeprefix("seed-"))
+        if recipe == parameters.recipe and (
+            (stage, variant, number) not in declared
+            # It lay elsewhere before its variant became, or ceased to be, a further ablation.
+            or folder != RunPaths.of(parameters, stage, variant, number).results
+        ):
+            continue
         runs.append(Run(recipe, stage, variant, number, folder, _read(metrics), _read(folder / "run.json")))
     return sorted(runs, key=lambda run: (run.recipe, run.stage, run.variant, run.seed))
 

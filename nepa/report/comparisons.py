@@ -8,7 +8,7 @@ import pandas as pd
 from nepa.report.collect import Run
 from nepa.report.statistics import Difference, paired_difference
 from nepa.report.table import on_the_papers_data, paper, paper_tables
-from nepa.report.verdict import Verdict, by_seed, level_verdict, row_verdict
+from nepa.report.verdict import Verdict, by_seed, level_verdict, lost_seeds, row_verdict
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def _compare(runs: list[Run], row: Any, reference: str, figures: dict[str, Any],
     verdict = row_verdict(runs, stage, row.metric, row.variant, reference, figures)
     figure = figures.get(row.variant)
     if verdict.kind == "reference" and isinstance(figure, float) and levels:
-        verdict = level_verdict(values, figure)
+        mine = [run for run in runs if (run.stage, run.variant) == (stage, row.variant)]
+        verdict = level_verdict(values, figure, lost_seeds(mine, row.metric))
     reason = paper()["untested"].get(row.recipe, {}).get(row.variant)
     if reason and verdict.kind != "not run":
         verdict = Verdict("not tested", f"not tested: {reason}")

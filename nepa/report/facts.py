@@ -51,7 +51,9 @@ def cost_table(runs: list[Run]) -> pd.DataFrame:
                     "peak memory, MB, largest": f"{max(fact['peak_memory_mb'] for fact in facts):,}",
                 }
             )
-    return pd.DataFrame(lines)
+            if on_gpus := [fact["peak_gpu_memory_mb"] for fact in facts if "peak_gpu_memory_mb" in fact]:
+                lines[-1]["of a GPU"] = f"{max(on_gpus):,}"
+    return pd.DataFrame(lines).fillna(NONE)
 
 
 def provenance_table(runs: list[Run]) -> pd.DataFrame:

@@ -28,9 +28,12 @@ def paper() -> dict[str, Any]:
 
 
 def paper_tables(recipe: str) -> dict[str, dict[str, Any]]:
-    """The paper's tables, with the title and the rows that the recipe's variants stand for."""
-    own = of_recipe(recipe).get("tables", {})
-    return {task: table | own.get(task, {}) for task, table in paper()["tables"].items()}
+    """The paper's tables, with the title and the rows that the recipe's variants stand for; no rows where none do."""
+    own, tables = of_recipe(recipe).get("tables", {}), paper()["tables"]
+    stands_for = of_recipe(recipe).get("stands_for", tables)
+    return {
+        task: table | own.get(task, {}) | ({} if task in stands_for else {"rows": {}}) for task, table in tables.items()
+    }
 
 
 def on_the_papers_data(recipe: str) -> bool:
@@ -78,10 +81,13 @@ def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str
         for variant in variants
         for metric in PRETRAINING_METRICS
     ]
+    # Further ablations that no table of the paper has stand with the variants of the same kind.
+    own = set(_variants(further, "finetune")) - {variant for table in figures.values() for variant in table["rows"]}
+    pretrained = pretraining + sorted(own & set(_variants(further, "pretrain")))
     tasks = {
         # Nothing is ablated where `full` stands alone.
-        "ablation": ("finetune", pretraining + floor if len(pretraining) > 1 else [], classified),
-        "classification": ("finetune", ["full", *finetuning], classified),
+        "ablation": ("finetune", pretrained + floor if len(pretrained) > 1 else [], classified),
+        "classification": ("finetune", ["full", *finetuning, *sorted(own - set(pretrained))], classified),
         "segmentation": ("segment", segmentation, segmented),
     }
     compared = set(parameters.further_ablations.seeds) if here else set()
@@ -92,7 +98,8 @@ def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str
         if task not in tasks and ran & set(table["rows"])
     }
     for task, (stage, variants, seeds) in tasks.items():
-        rows += [_row(task, stage, variant, figures[task]["metric"], runs, seeds) for variant in variants]
+        metric = figures[task]["metric"]
+        rows += [_row(task, stage, name, metric, runs, compared if name in own else seeds) for name in variants]
     if here:
         present = {(row["task"], row["variant"]) for row in rows}
         rows += [

@@ -13,7 +13,6 @@ MARGIN_OVER_CHANCE = 5.0
 LEVEL_MARGIN = 1.0
 # Points. An interval of no width tells nothing: seeds that differ by as many images each could not differ less.
 FINEST = 1e-3
-FAILED = ("collapsed", "identity", "diverged")
 Kind = Literal[
     "reproduced",
     "partly reproduced",
@@ -77,7 +76,12 @@ def row_verdict(
     if variant == reference:
         return Verdict("reference", "the reference")
     if figure == "fail":
-        return _failure(tuned, paper()["failures"][variant])
+        pretrained = {run.seed: run.status for run in runs if (run.stage, run.variant) == ("pretrain", variant)}
+        return _failure(tuned, pretrained, paper()["failures"][variant])
+    if lost := lost_seeds(tuned, metric):
+        if figure is None:
+            return Verdict("not in the paper", lost)
+        return Verdict("not reproduced", f"not reproduced: {lost}")
     difference = paired_difference(by_seed(runs, stage, reference, metric), by_seed(runs, stage, variant, metric))
     if not can_decide(difference) or not difference.resolved:
         if figure is None:
@@ -91,8 +95,14 @@ def row_verdict(
     return Verdict("not reproduced", "not reproduced: opposite sign")
 
 
-def level_verdict(values: dict[int, float], figure: float) -> Verdict:
-    """Our level by seed beside the paper's, where both are on the paper's data, by the interval of their distance."""
+def level_verdict(values: dict[int, float], figure: float, lost: str = "") -> Verdict:
+    """Our level by seed beside the paper's, where both are on the paper's data, by the interval of their distance.
+
+    Args:
+        lost: what `lost_seeds` says.
+    """
+    if lost:
+        return Verdict("not reproduced", f"level not reproduced: {lost}")
     distance = paired_difference(values, dict.fromkeys(values, figure))
     if distance is None or distance.n < 2:
         return Verdict("not resolved", "level not resolved: needs two seeds")
@@ -110,13 +120,24 @@ def _beside(difference: Difference, paper: float) -> str:
     return f": 0 fits, {also} the paper's {paper:+.1f}"
 
 
-def _failure(tuned: list[Run], mode: str) -> Verdict:
-    """Whether all seeds fail, and as in the paper: there pretraining ends as `mode`."""
-    failed = sum(run.status in FAILED for run in tuned)
+def lost_seeds(runs: list[Run], metric: str) -> str:
+    """How many of a row's seeds diverged and have no such metric, in words; empty where none did."""
+    lost = sum(run.metrics[metric] is None for run in runs)
+    return f"{lost} of {len(runs)} seeds diverged" if lost else ""
+
+
+def _failure(tuned: list[Run], pretrained: dict[int, str], mode: str) -> Verdict:
+    """Whether all seeds fail, and as in the paper: there pretraining ends as `mode`.
+
+    Args:
+        pretrained: how each seed's pretraining ended.
+    """
+    failed = sum(run.status != "ok" for run in tuned)
     if failed < len(tuned):
         of = f"{failed} of {len(tuned)} seeds fail" if failed else "does not fail"
         return Verdict("not reproduced", f"not reproduced: {of}")
-    modes = sorted({run.status for run in tuned})
+    endings = {pretrained.get(run.seed, run.status) for run in tuned}
+    modes = sorted("fine-tuning alone" if ending == "ok" else ending for ending in endings)
     how = "fails" if modes == [mode] else "fails otherwise"
     what = ", ".join(modes) + ("" if modes == [mode] else f"; in the paper {mode}")
     if not all(finetuning_fails(run.metrics) for run in tuned):

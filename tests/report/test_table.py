@@ -7,13 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from conftest import ROOT
 from report_runs import write_run
 
 from nepa.errors import UserError
 from nepa.parameters import load_parameters
 from nepa.report.collect import collect_runs
 from nepa.report.statistics import paired_difference
-from nepa.report.table import build_table, joint_status
+from nepa.report.table import build_table, joint_status, paper, paper_tables
 
 
 def table() -> pd.DataFrame:
@@ -62,9 +63,25 @@ def test_rows_that_neither_the_paper_nor_the_recipe_has_are_left_out(project: Pa
 def test_a_run_that_params_yaml_no_longer_declares_is_left_out(project: Path) -> None:
     write_run("finetune", "full", 0, top1=80.0)
     write_run("finetune", "full", 77, top1=10.0)
+    write_run("finetune", "full", 0, root="results/further_ablations", top1=10.0)  # moved since
     write_run("finetune", "forgotten", 0, top1=10.0)
     assert row("ablation", "full", "top1")["mean"] == 80.0
     assert "forgotten" not in set(table()["variant"])
+
+
+def test_further_ablations_of_one_s_own_have_a_row(project: Path) -> None:
+    """With the variants of their kind, though no table of the paper has them."""
+    further = {"root": "results/further_ablations"}
+    write_run("pretrain", "deeper", 0, **further)
+    write_run("finetune", "deeper", 0, top1=81.0, **further)
+    write_run("finetune", "slower", 0, top1=82.0, **further)
+    parameters = load_parameters()
+    ablations = parameters.further_ablations.model_copy(
+        update={"pretraining": {"deeper": {}}, "finetuning": {"slower": {}}, "seeds": [0]}
+    )
+    parameters = parameters.model_copy(update={"further_ablations": ablations})
+    found = build_table(parameters, collect_runs(parameters)).set_index(["task", "variant"])["mean"]
+    assert found["ablation", "deeper"] == 81.0 and found["classification", "slower"] == 82.0
 
 
 def test_recipes_stand_side_by_side(project: Path) -> None:
@@ -112,3 +129,14 @@ def test_a_truncated_result_is_named(project: Path) -> None:
     (folder / "run.json").unlink()
     with pytest.raises(UserError, match=r"run\.json not found; run its stage again"):
         collect_runs(load_parameters())
+
+
+def test_a_recipe_stands_for_the_tables_of_its_own_model_and_length() -> None:
+    """ViT-L for none of ViT-B's ablations, and 50,000 steps for none of the whole pretraining."""
+    recipes = [path.stem for path in (ROOT / "recipes").glob("*.yaml")]
+    rows = {recipe: {task for task, table in paper_tables(recipe).items() if table["rows"]} for recipe in recipes}
+    assert rows["imagenet-large-paper"] == {"classification", "segmentation", "attention"}
+    assert rows["imagenet-ablations-50k"] == {"ablation"}
+    assert rows["digits"] == rows["cifar10"] == set(paper()["tables"])
+    for recipe, stated in paper()["recipes"].items():
+        assert set(stated["stands_for"]) <= set(paper()["tables"]), recipe

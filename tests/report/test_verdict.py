@@ -10,12 +10,16 @@ from nepa.report.collect import Run, collect_runs
 from nepa.report.comparisons import compare_with_paper
 from nepa.report.summary import findings_table, gain
 from nepa.report.table import build_table
-from nepa.report.verdict import Verdict, level_verdict, row_verdict
+from nepa.report.verdict import Verdict, finetuning_fails, level_verdict, row_verdict
+from nepa.runs.outcome import first_failure
 
 HALF = "partly reproduced: pretraining fails (identity), fine-tuning does not"
 OTHER = "partly reproduced: pretraining fails otherwise (identity; in the paper collapsed), fine-tuning does not"
 OTHERWISE = "partly reproduced: fails otherwise (collapsed; in the paper identity)"
 BOTH = "not resolved: 0 fits, and so does the paper's +3.2"
+LOST = "not reproduced: 1 of 2 seeds diverged"
+ALONE = "partly reproduced: fails otherwise (fine-tuning alone; in the paper collapsed)"
+DIVERGED = "partly reproduced: fails otherwise (diverged; in the paper collapsed)"
 ZERO = "not resolved: 0 fits, but not the paper's +3.2"
 
 
@@ -42,6 +46,14 @@ def of_any_recipe() -> list[Run]:
         ("from_scratch", None, [70.0, 71.1], "ok", Verdict("not in the paper", "full is better")),
         ("from_scratch", None, [90.0, 91.1], "ok", Verdict("not in the paper", "full is worse")),
         ("from_scratch", None, [80.0, 90.0], "ok", Verdict("not in the paper", "not resolved")),
+        (
+            "no_causal_mask",
+            73.6,
+            [None, 71.1],
+            "ok",
+            Verdict("not reproduced", LOST),
+        ),
+        ("from_scratch", None, [None, None], "diverged", Verdict("not in the paper", "2 of 2 seeds diverged")),
         ("full", 76.8, None, "ok", Verdict("reference", "the reference")),
         ("absent", "fail", None, "ok", Verdict("not run", "not run")),
     ],
@@ -55,6 +67,24 @@ def test_verdicts(
         write_run("finetune", variant, seed, top1=top1, status=status)
     figures = {"full": 76.8, variant: figure}
     assert row_verdict(of_any_recipe(), "finetune", "top1", variant, "full", figures) == expected
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "expected"),
+    [
+        ("collapsed", Verdict("reproduced", "reproduced: fails (collapsed)")),
+        ("diverged", Verdict("partly reproduced", DIVERGED)),
+        ("ok", Verdict("partly reproduced", ALONE)),
+    ],
+)
+def test_a_failure_is_the_pretraining_s(project: Path, pretrained: str, expected: Verdict) -> None:
+    """Also where fine-tuning diverges after it, as the stages record it."""
+    for seed in range(2):
+        write_run("pretrain", "no_stop_gradient", seed, status=pretrained)
+        status = first_failure(pretrained, "diverged")
+        write_run("finetune", "no_stop_gradient", seed, top1=None, status=status)
+    figures = {"no_stop_gradient": "fail"}
+    assert row_verdict(of_any_recipe(), "finetune", "top1", "no_stop_gradient", "full", figures) == expected
 
 
 def test_seeds_that_fail_are_counted_where_not_all_do(project: Path) -> None:
@@ -78,6 +108,8 @@ def test_chance_is_that_of_the_run_s_own_classes(project: Path) -> None:
         runs = [run for run in of_any_recipe() if run.recipe == recipe]
         assert row_verdict(runs, "finetune", "top1", "no_shift", "full", {"no_shift": "fail"}).kind == kind
     write_run("finetune", "no_shift", 0, recipe="many", top1=4.0, status="identity", confusion=None)
+    assert finetuning_fails({"top1": 14.9, "confusion": [[1] * 10] * 10})
+    assert not finetuning_fails({"top1": 15.1, "confusion": [[1] * 10] * 10})
     runs = [run for run in of_any_recipe() if run.recipe == "many"]
     assert row_verdict(runs, "finetune", "top1", "no_shift", "full", {"no_shift": "fail"}).kind == "reproduced"
 
@@ -88,6 +120,7 @@ def test_chance_is_that_of_the_run_s_own_classes(project: Path) -> None:
         ({0: 83.7, 1: 83.8, 2: 83.9}, "reproduced"),
         ({0: 80.0, 1: 80.1, 2: 80.2}, "not reproduced"),
         ({0: 86.0, 1: 86.1, 2: 86.2}, "not reproduced"),
+        ({0: 85.2, 1: 85.3, 2: 85.4}, "not reproduced"),
         ({0: 82.5, 1: 83.8, 2: 85.0}, "not resolved"),
         ({0: 83.8}, "not resolved"),
     ],

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from nepa.report.collect import Run
-from nepa.report.figures.style import WIDTH, first_runs
+from nepa.report.figures.style import WIDTH, first_runs, with_samples
 
 LEGEND_UP_TO = 20  # classes, those of most pixels: more would be no legend
 
@@ -24,12 +24,9 @@ def broken(title: str, room: int) -> str:
 
 
 def draw_segmentations(runs: list[Run]) -> Figure | None:
-    """The first scenes that were evaluated, with the first seed of each variant, where the truth has a label."""
-    samples = {}
-    for variant, run in first_runs(runs, "segment").items():
-        if run.status != "diverged" and (run.folder / "samples.npz").exists():
-            with np.load(run.folder / "samples.npz") as file:
-                samples[f"{variant}, seed {run.seed}"] = {name: file[name] for name in file.files}
+    """The first scenes that were evaluated, where the truth has a label; each variant's first seed that is sound."""
+    chosen = first_runs(with_samples(runs), "segment")
+    samples = {f"{variant}, seed {run.seed}": run.samples() for variant, run in chosen.items()}
     if not samples:
         return None
     shown = next(iter(samples.values()))

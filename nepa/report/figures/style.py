@@ -64,6 +64,12 @@ def first_runs(runs: list[Run], stage: str) -> dict[str, Run]:
     return {variant: first[variant] for variant in in_order(first)}
 
 
+def with_samples(runs: list[Run]) -> list[Run]:
+    """Those that kept something to be drawn: what diverged has nothing, whatever it started from."""
+    sound = [run for run in runs if run.status != "diverged" and run.metrics.get("mIoU", True) is not None]
+    return [run for run in sound if (run.folder / "samples.npz").exists()]
+
+
 def with_plain_numbers(axis: Axis) -> None:
     """Ticks at 1, 2 and 5 of every decade of a logarithmic axis, written out."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))

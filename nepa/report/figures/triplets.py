@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from nepa.report.collect import Run
-from nepa.report.figures.style import AMOUNTS, SIGNED, WIDTH, first_runs
+from nepa.report.figures.style import AMOUNTS, SIGNED, WIDTH, first_runs, with_samples
 
 PER_ROW = 2  # triplets side by side
 EXAMPLES = 6  # of a variant that stands alone
@@ -20,8 +20,7 @@ NAME_WIDTH = 16  # characters of a variant's name beside its row
 
 def draw_triplets(runs: list[Run]) -> Figure | None:
     """Triplets of each variant's first seed that did not diverge: the same images and queries for all of them."""
-    sound = [run for run in runs if run.status != "diverged" and (run.folder / "samples.npz").exists()]
-    chosen = first_runs(sound, "pretrain")
+    chosen = first_runs(with_samples(runs), "pretrain")
     if not chosen:
         return None
     rows_each = max(1, EXAMPLES // PER_ROW // len(chosen))
@@ -29,8 +28,7 @@ def draw_triplets(runs: list[Run]) -> Figure | None:
     figure = Figure((WIDTH, 1.42 * rows + 0.9), layout="constrained")
     grid = figure.subplots(rows, 3 * PER_ROW, squeeze=False)
     for number, (variant, run) in enumerate(chosen.items()):
-        with np.load(run.folder / "samples.npz") as file:
-            views = {name: file[name] for name in file.files}
+        views = run.samples()
         images, queries = views["attention"].shape[:2]
         for example in range(rows_each * PER_ROW):
             row, column = number * rows_each + example // PER_ROW, 3 * (example % PER_ROW)
