@@ -10,11 +10,11 @@ from dvc.utils.diff import diff
 from nepa.compare.sides import Side
 from nepa.report.markdown import NONE
 from nepa.report.statistics import Difference, independent_difference, paired_difference
-from nepa.report.verdict import can_decide
 
 Judgement = Literal["beyond the seeds", "within the seeds", "one seed", "alike in all seeds", "the schedule"]
 JUDGEMENTS: tuple[Judgement, ...] = get_args(Judgement)
-SCHEDULE = ("steps", "images")  # follow from the settings; nothing of them is measured
+SCHEDULE = ("steps", "images", "labels")  # follow from the settings; nothing of them is measured
+NO_WIDTH = 1e-6  # of an interval, as a share of the difference: seeds that differ by as much each could not do less
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Change:
             return "the schedule"
         if self.difference.n < 2:
             return "one seed"
-        if not can_decide(self.difference):
+        if self.difference.high - self.difference.low <= NO_WIDTH * abs(self.difference.mean):
             return "alike in all seeds"
         return "beyond the seeds" if self.difference.resolved else "within the seeds"
 

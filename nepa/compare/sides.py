@@ -67,8 +67,11 @@ def _read(name: str, files: AbstractFileSystem, parameters: Path | None, results
         raise UserError(f"compare: {name} holds no results; run `dvc repro` there, or name another")
     metrics = {}
     for path in paths:
+        run = "/".join(Path(path).parts[-5:-1])
+        if run in metrics:
+            raise UserError(f"compare: {name} has {run} twice; delete the one that its params.yaml no longer declares")
         try:
-            metrics["/".join(Path(path).parts[-5:-1])] = json.loads(files.read_text(path))
+            metrics[run] = json.loads(files.read_text(path))
         except json.JSONDecodeError:
             raise UserError(f"compare: {path} of {name} is truncated or no JSON; run its stage again") from None
     try:

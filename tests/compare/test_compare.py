@@ -76,12 +76,23 @@ def test_what_follows_from_the_settings_is_no_finding(states: Path, capsys: pyte
     """Nor is a difference that is the same in every seed, to which no interval can be given."""
     for root, steps, top1 in (("before", 100, 80.0), ("after", 200, 81.0)):
         for seed in range(3):
-            write_metrics(states / root, "same", seed, top1=top1 + seed, steps=steps)
+            spread = 1e-5 if root == "before" else (4e-4, 4.1e-4, 4.2e-4)[seed]  # small, but not to 1e-5
+            write_metrics(states / root, "same", seed, top1=top1 + seed, steps=steps, relative_spread=spread)
     text = shown(capsys, "before", "after")
     lines = [" ".join(line.replace("|", " ").split()) for line in text.splitlines()]
     assert "small/finetune/same steps 100 200 +100 [+100, +100] 3 the schedule" in lines
     assert "small/finetune/same top1 81 82 +1 [+1, +1] 3 alike in all seeds" in lines
-    assert lines[-1].startswith("Of these 2 intervals")
+    assert (
+        "small/finetune/same relative_spread 1e-05 0.00041 +0.0004 [+0.000375, +0.000425] 3 beyond the seeds" in lines
+    )
+    assert lines[-1].startswith("Of these 3 intervals")
+
+
+def test_a_run_that_lies_twice_is_refused(states: Path, capsys: pytest.CaptureFixture) -> None:
+    """As one does whose variant was a further ablation before."""
+    shutil.copytree("after/results/runs", "after/results/further_ablations")
+    assert main(["compare", "before", "after"]) == 2
+    assert "after has small/finetune/full/seed-0 twice; delete the one" in capsys.readouterr().err
 
 
 def test_welch_s_interval() -> None:
