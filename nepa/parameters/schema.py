@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -19,6 +19,15 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Variant = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]  # a dash parts it from its seed
 
 
+def _each_once(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"{seeds} repeats a seed; give each once")
+    return seeds
+
+
+SeedList = Annotated[list[Count], Field(min_length=1), AfterValidator(_each_once)]
+
+
 class Section(BaseModel):
     """A part of params.yaml: unknown keys are refused, and no type is guessed."""
 
@@ -29,14 +38,11 @@ class Section(BaseModel):
 class Seeds(Section):
     """Seeds of the runs; the first one is the main line."""
 
-    classification: Annotated[list[Count], Field(min_length=1)]
-    segmentation: Annotated[list[Count], Field(min_length=1)]
+    classification: SeedList
+    segmentation: SeedList
 
     @model_validator(mode="after")
     def _segmentation_has_a_backbone(self) -> "Seeds":
-        for seeds in (self.classification, self.segmentation):
-            if len(set(seeds)) != len(seeds):
-                raise ValueError(f"{seeds} repeats a seed; give each once")
         missing = sorted(set(self.segmentation) - set(self.classification))
         if missing:
             raise ValueError(
@@ -412,7 +418,7 @@ class Execution(Section):
 class FurtherAblations(Section):
     """Variants that only `snakemake ablations_all` runs, with seeds of their own."""
 
-    seeds: Annotated[list[Count], Field(min_length=1)]
+    seeds: SeedList
     pretraining: dict[Variant, Overrides]
     finetuning: dict[Variant, Overrides]
 
@@ -487,6 +493,8 @@ class Parameters(Section):
             raise ValueError(f"segment.blocks {self.segment.blocks} must be below model.depth {self.model.depth}")
         if "full" not in self.pretraining:
             raise ValueError("pretraining must contain 'full', from which fine-tuning and segmentation start")
+        if self.pretraining["full"]:
+            raise ValueError("pretraining.full must be {}: the sections above are its settings; change them")
         further = self.further_ablations
         names = [*self.pretraining, *self.finetuning, *further.pretraining, *further.finetuning]
         repeated = sorted({name for name in names if names.count(name) > 1})

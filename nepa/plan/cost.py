@@ -50,6 +50,7 @@ class StageCost:
         steps, images: of one run.
         memory: bytes on one GPU: weights, gradients, optimizer, average, and what the backward pass keeps.
         checkpoint: bytes of one run's finished weights.
+        further: of the further ablations, which run on request.
     """
 
     stage: str
@@ -59,6 +60,7 @@ class StageCost:
     one: Pass
     memory: float
     checkpoint: float
+    further: bool = False
 
     @property
     def flops(self) -> float:
@@ -128,7 +130,7 @@ def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
             resolved = resolve_variant(parameters, group, name)
             for stage in (stage for stage, groups in GROUPS.items() if group in groups):
                 cost = _cost(resolved, stage, len(further.seeds), gpus)
-                rows.append(replace(cost, stage=f"{stage} {name}"))
+                rows.append(replace(cost, stage=f"{stage} {name}", further=True))
     return rows
 
 
@@ -144,38 +146,38 @@ def image_bytes(parameters: Parameters) -> float:
 
 
 def table(stages: list[StageCost], gpus: int, tflops: float) -> pd.DataFrame:
-    """One row per stage, and one for all.
+    """One row per stage, and one for all; before the further ablations one for all that run without being asked for.
 
     Args:
         tflops: sustained per GPU, in units of 1e12 per second.
     """
-    lines = [
-        {
-            "stage": cost.stage,
-            "runs": f"{cost.runs}",
-            "steps": f"{cost.steps:,}",
-            "images, M": f"{cost.images / 1e6:,.2f}",
-            "GFLOP/image": f"{cost.one.flops / 1e9:,.3g}",
-            "EFLOP": f"{cost.flops / 1e18:,.3g}",
-            "GPU-hours": f"{cost.flops / (1e12 * tflops) / 3600:,.2f}",
-            f"days on {gpus}": f"{cost.flops / (1e12 * tflops) / 86400 / gpus:,.2f}",
-            "GB per GPU": f"{cost.memory / 1e9:,.1f}",
-            "GB of checkpoints": f"{cost.runs * cost.checkpoint / 1e9:,.2f}",
-        }
-        for cost in stages
-    ]
-    flops = sum(cost.flops for cost in stages)
-    lines.append(
-        {
-            "stage": "all",
-            "runs": f"{sum(cost.runs for cost in stages)}",
+
+    def total(name: str, costs: list[StageCost]) -> dict[str, str]:
+        flops = sum(cost.flops for cost in costs)
+        return {
+            "stage": name,
+            "runs": f"{sum(cost.runs for cost in costs)}",
             "EFLOP": f"{flops / 1e18:,.3g}",
             "GPU-hours": f"{flops / (1e12 * tflops) / 3600:,.2f}",
             f"days on {gpus}": f"{flops / (1e12 * tflops) / 86400 / gpus:,.2f}",
-            "GB of checkpoints": f"{sum(cost.runs * cost.checkpoint for cost in stages) / 1e9:,.2f}",
+            "GB of checkpoints": f"{sum(cost.runs * cost.checkpoint for cost in costs) / 1e9:,.2f}",
         }
-    )
-    return pd.DataFrame(lines).fillna("")
+
+    def line(cost: StageCost) -> dict[str, str]:
+        return total(cost.stage, [cost]) | {
+            "steps": f"{cost.steps:,}",
+            "images, M": f"{cost.images / 1e6:,.2f}",
+            "GFLOP/image": f"{cost.one.flops / 1e9:,.3g}",
+            "GB per GPU": f"{cost.memory / 1e9:,.1f}",
+        }
+
+    default = [cost for cost in stages if not cost.further]
+    further = [cost for cost in stages if cost.further]
+    lines = [line(cost) for cost in default]
+    if further:
+        lines += [total("the default run", default), *(line(cost) for cost in further)]
+    columns = ["stage", "runs", "steps", "images, M", "GFLOP/image", "EFLOP", "GPU-hours", f"days on {gpus}"]
+    return pd.DataFrame([*lines, total("all", stages)])[[*columns, "GB per GPU", "GB of checkpoints"]].fillna("")
 
 
 def _cost(parameters: Parameters, stage: Stage, runs: int, gpus: int) -> StageCost:

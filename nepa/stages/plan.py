@@ -1,5 +1,6 @@
 """`nepa plan`: no stage of the graph; what the recipe in place will cost."""
 
+from nepa.command_line import GROUPS
 from nepa.parameters import Parameters
 from nepa.plan.cost import PAPER_TFLOPS, image_bytes, plan, table
 from nepa.report.table import paper
@@ -23,8 +24,10 @@ def describe_plan(parameters: Parameters, gpus: int | None, tflops: float | None
         "",
         table(stages, gpus, rate).to_markdown(index=False, disable_numparse=True),
         "",
-        f"Disk for the prepared images: {image_bytes(parameters) / 1e9:,.1f} GB.",
+        f"Disk for the prepared images: {image_bytes(parameters) / 1e9:,.1f} GB, and as much in DVC's cache.",
     ]
+    if any(getattr(parameters.execution, stage).recompute_activations for stage in GROUPS):
+        lines.append("Memory is counted as if no activations were recomputed.")
     if stated := paper()["cost"].get(parameters.recipe):
         lines.append(f"The paper's own pretraining: {stated}.")
     return "\n".join(lines)

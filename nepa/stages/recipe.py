@@ -1,6 +1,7 @@
 """`nepa recipe`: no stage of the graph; puts a whole set of numbers into params.yaml."""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from nepa.parameters.loading import GROUPS, parse_parameters, read_yaml
 
 RECIPES = Path("recipes")
 TARGET = Path("params.yaml")
+KEPT = TARGET.with_suffix(".yaml.before")
 
 
 def list_recipes() -> str:
@@ -23,6 +25,8 @@ def list_recipes() -> str:
 
 def put_in_place(name: str) -> str:
     """Write the recipe to params.yaml, once it has passed the same check; returns what changes.
+
+    What no recipe has is kept in params.yaml.before.
 
     Raises:
         UserError: there is no such recipe, or it is not valid.
@@ -34,11 +38,16 @@ def put_in_place(name: str) -> str:
         before = _flat(read_yaml(TARGET.read_text(), str(TARGET)))
     except (FileNotFoundError, UnicodeDecodeError, UserError):  # what cannot be read is what someone wants to replace
         before = {}
+    kept = bool(before) and not _is_a_recipe(str(before.get("recipe")), TARGET.read_text())
+    if kept:
+        shutil.copyfile(TARGET, KEPT)
     with write_atomically(TARGET) as beside:
         beside.write_text(text)
     after = _flat(read_yaml(text, source))
     changed = [key for key in before | after if before.get(key, "-") != after.get(key, "-")]
     lines = [f"{key}: {before.get(key, '-')} -> {after.get(key, '-')}" for key in changed]
+    if kept:
+        lines.append(f"What stood there is no recipe; it is kept in {KEPT}.")
     return "\n".join(lines) or f"params.yaml is {name} already"
 
 
@@ -80,6 +89,10 @@ def recipe_text(name: str, asked_by: tuple[str, ...] = ()) -> str:
     written = io.StringIO()
     yaml.dump(base, written)
     return _opening(text) + "\n" + _without_opening(written.getvalue())
+
+
+def _is_a_recipe(name: str, text: str) -> bool:
+    return (RECIPES / f"{name}.yaml").exists() and recipe_text(name) == text
 
 
 def _lay_over(base: CommentedMap, own: CommentedMap) -> None:

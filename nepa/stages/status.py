@@ -1,7 +1,9 @@
 """`nepa status`: no stage of the graph; what runs, how far it is, and how long what has finished took."""
 
 import time
+from collections import defaultdict
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pandas as pd
@@ -14,10 +16,14 @@ SILENT_AFTER = 120  # seconds: a running training speaks every five
 
 
 def describe_status() -> str:
-    """What runs or was left unfinished, then what has finished, of all recipes; from files alone, so it also works on
-    another machine that sees the same disk."""
+    """What runs or was left unfinished, then what has finished, with means over seeds, of all recipes; from files
+    alone, so it also works on another machine that sees the same disk."""
     unfinished = [_unfinished(path) for path in sorted(Path("runs").glob(f"*/*/*/seed-*/{STATUS_FILE}"))]
-    finished = [_finished(path) for root in RESULTS.values() for path in sorted(root.glob("*/*/*/seed-*/run.json"))]
+    seeds: dict[Path, list[Path]] = defaultdict(list)
+    for root in RESULTS.values():
+        for path in sorted(root.glob("*/*/*/seed-*/run.json")):
+            seeds[path.parent.parent].append(path)
+    finished = [_finished(variant, paths) for variant, paths in seeds.items()]
     parts = [
         pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
         for rows in ([row for row in unfinished if row], finished)
@@ -47,15 +53,17 @@ def _unfinished(path: Path) -> dict[str, str] | None:
     return row
 
 
-def _finished(path: Path) -> dict[str, str]:
-    recipe, stage, variant, seed = path.parent.parts[2:]
-    facts: dict[str, Any] = read_json(path, absent="run its stage again", damaged="delete it and run its stage again")
+def _finished(variant: Path, runs: list[Path]) -> dict[str, str]:
+    recipe, stage, name = variant.parts[2:]
+    again = "run its stage again"
+    facts: list[dict[str, Any]] = [read_json(run, absent=again, damaged=f"delete it and {again}") for run in runs]
     return {
-        "finished": f"{recipe}: {stage} {variant} {seed.replace('-', ' ')}",
-        "training": _duration(facts["seconds"]),
-        "whole stage": _duration(facts["stage_seconds"]),
-        "images/s": f"{facts['images_per_second']:,.0f}",
-        "at": facts["finished"],
+        "finished": f"{recipe}: {stage} {name}",
+        "seeds": " ".join(run.parent.name.removeprefix("seed-") for run in runs),
+        "training, each": _duration(mean(fact["seconds"] for fact in facts)),
+        "whole stage, each": _duration(mean(fact["stage_seconds"] for fact in facts)),
+        "images/s": f"{mean(fact['images_per_second'] for fact in facts):,.0f}",
+        "last at": max(fact["finished"] for fact in facts),
     }
 
 

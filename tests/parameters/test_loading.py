@@ -59,6 +59,8 @@ def test_the_default_is_valid() -> None:
         ("finetune.warmup_epochs", 2, ["warmup_epochs 2", "smaller than epochs 2"]),
         ("seeds.segmentation", [7], ["segmentation seeds [7]", "classification [0, 1]"]),
         ("seeds.classification", [0, 0], ["[0, 0] repeats a seed"]),
+        ("further_ablations.seeds", [0, 0], ["[0, 0] repeats a seed"]),
+        ("pretraining.full", {"model": {"rope_base": 50.0}}, ["pretraining.full must be {}", "change them"]),
         ("data.validation_images", 1790, ["leave at least 10 for training"]),
         ("recipe", "../elsewhere", ["recipe", "../elsewhere", "pattern"]),
         ("execution.segment.images_per_pass", 2, ["execution.segment.images_per_pass must be null", "batch norm"]),

@@ -110,5 +110,8 @@ def test_command(project: Path, capsys: pytest.CaptureFixture) -> None:
     shown = capsys.readouterr().out
     assert shown.startswith("Recipe smallest, 1 GPU at 0.01 TFLOP/s each (as given)")
     assert "| pretrain " in shown and "Disk for the prepared images" in shown
+    first = [line.split("|")[1].strip() for line in shown.splitlines() if line.startswith("|")]
+    assert first.index("segment") < first.index("the default run") < first.index("finetune probe_mean") < len(first) - 1
+    assert first[-1] == "all"
     assert main(["plan", "--gpus", "0"]) == 2
     assert "--gpus and --tflops must be above 0" in capsys.readouterr().err

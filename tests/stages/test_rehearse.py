@@ -90,6 +90,19 @@ def test_a_recipe_says_what_changes_and_keeps_the_comments(place: Path, capsys: 
     assert all(f"\n{name}\n" in "\n" + capsys.readouterr().out for name in ["digits"])
 
 
+def test_numbers_of_one_s_own_are_kept(place: Path, capsys: pytest.CaptureFixture) -> None:
+    kept = Path("params.yaml.before")
+    assert main(["recipe", "digits"]) == main(["recipe", "imagenet-base-code"]) == 0
+    assert not kept.exists()
+    assert main(["recipe", "digits"]) == 0
+    own = Path("params.yaml").read_text().replace("mixup: 0.2", "mixup: 0.3")
+    Path("params.yaml").write_text(own)
+    capsys.readouterr()
+    assert main(["recipe", "digits"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"What stood there is no recipe; it is kept in {kept}."
+    assert kept.read_text() == own
+
+
 def test_an_unknown_or_broken_recipe_leaves_params_yaml_alone(place: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["recipe", "digits"]) == 0
     before = Path("params.yaml").read_bytes()

@@ -1,16 +1,19 @@
 """What `nepa status` says, from files alone."""
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from signals import signalled
 
 from nepa.command_line import main
 
+RUN = Path("results/runs/smallest/pretrain/full/seed-0")
 STATUS = Path("runs/smallest/pretrain/full/seed-0/status.json")
 
 
@@ -40,10 +43,16 @@ def test_a_run_from_its_start_to_its_end(project: Path, capsys: pytest.CaptureFi
     STATUS.write_text(json.dumps(running | {"updated": time.time() - 600}))
     assert "| silent for 10:0" in shown(capsys)[2]
 
+    checkpoint = next(STATUS.parent.rglob("step-000000003.pt"))
+    state = torch.load(checkpoint, weights_only=True) | {"seconds": 1000.0}
+    torch.save(state, checkpoint)
     assert main(["pretrain"]) == 0
+    assert 1000 < json.loads((RUN / "run.json").read_text())["seconds"] < 1100  # of both processes
     lines = shown(capsys)
     assert not any("stopped" in line for line in lines)
-    assert lines[2].startswith("| smallest: pretrain full seed 0 | 0:0")
+    assert lines[2].startswith("| smallest: pretrain full | 0 | 16:4")
+    shutil.copytree(RUN, RUN.with_name("seed-7"))
+    assert shown(capsys)[2].startswith("| smallest: pretrain full | 0 7 | 16:4")
 
 
 def test_a_truncated_result_is_named(
