@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -11,6 +12,10 @@ from conftest import ended_as
 from safetensors.torch import load_file
 
 from nepa.command_line import main
+from nepa.data.datasets import first_images
+from nepa.model.backbone import build_backbone
+from nepa.objective.collapse import measure_collapse
+from nepa.parameters import load_parameters
 
 RESULTS = Path("results/runs/smallest")
 ARTEFACTS = ("metrics.json", "history.csv")
@@ -53,6 +58,13 @@ def test_the_main_line_twice_gives_the_same_digits(project: Path) -> None:
     assert facts["seed"] == 0 and facts["threads"] == 1 and len(facts["code"]) == len(facts["data"]) == 64
     assert {"hardware", "versions", "seconds", "command"} <= facts.keys()
     assert not list(project.rglob("*.partial"))
+    # Measured on validation images, with the weights that are kept.
+    parameters = load_parameters()
+    validation = first_images(parameters, "validation", parameters.pretrain.monitor_images)
+    backbone = build_backbone(parameters)
+    backbone.load_state_dict(weights("pretrain"), strict=False)
+    spread = measure_collapse(backbone.patch_embed(validation)).relative_spread
+    assert spread == pytest.approx(pretrained["relative_spread"])
 
 
 def test_seeds_differ(project: Path) -> None:
@@ -179,6 +191,37 @@ def test_every_setting_of_segmentation_is_heard(project: Path) -> None:
     assert [key for key, reached in found.items() if not reached] == []
 
 
+def test_the_history_follows_the_weights_that_are_kept(project: Path) -> None:
+    """Fine-tuning's is of the average, on validation images; so its last row is the result, where that is on these."""
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["data"]["evaluate_on"] = "validation"
+    raw["finetune"] |= {"epochs": 4, "base_learning_rate": 0.1}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    run("prepare")
+    run("finetune", "--variant", "from_scratch")
+    history = pd.read_csv(RESULTS / "finetune/from_scratch/seed-0/history.csv")
+    assert history["top1"].iloc[-1] == pytest.approx(metrics("finetune", "from_scratch")["top1"])
+
+
+def test_labels_are_smoothed_once(project: Path) -> None:
+    """With mixup by it, without by the loss."""
+    from nepa.stages.finetune import Finetuning
+
+    parameters = load_parameters()
+    settings = parameters.finetune.model_copy(update={"mixup": 0.5, "label_smoothing": 0.2})
+    for mixup in (0.5, 0.0):
+        settings = settings.model_copy(update={"mixup": mixup})
+        model = Finetuning(
+            build_backbone(parameters, num_classes=10), parameters.model_copy(update={"finetune": settings})
+        )
+        torch.nn.init.normal_(model.classifier.head.weight)
+        images, labels = torch.randn(4, 1, 8, 8), torch.tensor([1, 2, 3, 4])
+        smoothed = 0.8 * torch.eye(10)[labels] + 0.02
+        given = smoothed if mixup else labels
+        expected = -(smoothed * model(images).log_softmax(1)).sum(1).mean()
+        torch.testing.assert_close(model.loss(images, given), expected)
+
+
 def test_pooling(project: Path) -> None:
     """Which outputs the classifier sees."""
     from nepa.model.backbone import build_backbone
@@ -245,3 +288,12 @@ def test_a_pretraining_s_status_passes_on(project: Path) -> None:
     run("segment")
     assert metrics("finetune")["status"] == metrics("segment")["status"] == "collapsed"
     assert metrics("finetune")["top1"] is not None
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["finetune"] |= {"base_learning_rate": 1e38, "warmup_epochs": 0}
+    raw["segment"] |= {"learning_rate": 1e38, "warmup_iterations": 0}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    run("finetune")
+    run("segment")  # what diverges after it has its status, and no accuracy
+    assert (metrics("finetune")["status"], metrics("finetune")["top1"]) == ("collapsed", None)
+    assert (metrics("segment")["status"], metrics("segment")["mIoU"]) == ("collapsed", None)
+    run("report")
