@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -59,6 +60,12 @@ def test_the_report_says_what_the_table_says() -> None:
     assert row["mean"] == pytest.approx(
         pd.Series([run["top1"] for run in metrics("finetune", "full")]).mean(), rel=1e-5
     )
+
+
+def test_the_readme_counts_what_the_report_counts() -> None:
+    report, readme = (" ".join((ROOT / name).read_text().split()) for name in ("results/report.md", "README.md"))
+    counted = re.search(r"Rows of the paper with something beside them: (\d+, of which .*?)\.", report)[1]
+    assert f"{counted}." in readme
 
 
 def flat(images: Images) -> np.ndarray:
