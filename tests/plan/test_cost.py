@@ -48,6 +48,7 @@ def test_the_paper_s_own_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stages["finetune probe_mean"].one.flops == pytest.approx(stages["finetune"].one.flops / 3, rel=0.02)
 
 
+@pytest.mark.slow
 def test_memory_by_pass_and_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a GPU holds: its share of the weights, and the activations of one pass."""
     parameters = recipe("imagenet-large-paper", monkeypatch)

@@ -159,6 +159,7 @@ def test_every_image_once_with_its_label(tmp_path: Path, source: Source, monkeyp
         assert len(shard.getmembers()) == 5
 
 
+@pytest.mark.slow
 def test_shards_are_mixed_and_the_same_for_any_number_of_processes(tmp_path: Path) -> None:
     raw = as_folder(tmp_path / "raw")
     outcomes = []
@@ -179,6 +180,7 @@ def test_as_many_processes_prepare_as_the_stage_has_cpus(monkeypatch: pytest.Mon
     assert taken == [parameters.execution.prepare.cpus] != [1]
 
 
+@pytest.mark.slow
 def test_stored_size_and_untouched_originals(tmp_path: Path) -> None:
     raw = as_folder(tmp_path / "raw")
     original = (raw / "train/n01/image_00.JPEG").read_bytes()
@@ -276,6 +278,7 @@ def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("escaped*")) and not Path("/train").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
     raw = as_folder(tmp_path / "raw")
     code = (

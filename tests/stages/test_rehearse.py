@@ -125,6 +125,7 @@ def test_an_unknown_or_broken_recipe_leaves_params_yaml_alone(place: Path, capsy
     assert Path("params.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_rehearsal_goes_through_every_stage(place: Path) -> None:
     (place / "recipes/tiny.yaml").write_text(TINY)
     assert main(["rehearse", "tiny", "--images", "photographs", "--scenes", "streets"]) == 0
@@ -148,6 +149,7 @@ def test_a_rehearsal_goes_through_every_stage(place: Path) -> None:
         assert picture.width > 400
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_the_same_weights_but_for_its_rounding(place: Path) -> None:
     (place / "recipes/tiny.yaml").write_text(TINY)
     assert main(["rehearse", "tiny", "--images", "photographs", "--scenes", "streets"]) == 0

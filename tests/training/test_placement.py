@@ -50,6 +50,7 @@ def test_one_compiled_graph_gives_the_same_curves(project: Path, monkeypatch: py
     assert compiled == ["Pretraining.loss", "Finetuning.loss", "UPerNet.loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "section"), [("pretrain", "pretraining"), ("finetune", "finetuning")])
 def test_every_variant_is_captured_in_one_graph(
     stage: Stage, section: VariantGroup, monkeypatch: pytest.MonkeyPatch

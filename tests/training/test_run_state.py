@@ -105,6 +105,7 @@ def test_changed_parameters_start_anew(drawing: Path, caplog: pytest.LogCaptureF
     assert "goes on after step 5 of 12" in caplog.text
 
 
+@pytest.mark.slow
 def test_scenes_are_the_same_from_any_number_of_workers(drawing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used, build = [], engine.build_dataloader
 
