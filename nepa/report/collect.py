@@ -64,18 +64,15 @@ def collect_runs(parameters: Parameters) -> list[Run]:
     Raises:
         UserError: a file of a run is missing or truncated.
     """
-    declared = declared_runs(parameters)
+    # Their folders: a run lay elsewhere before its variant became, or ceased to be, a further ablation.
+    declared = {RunPaths.of(parameters, *run).results for run in declared_runs(parameters)}
     runs = []
     for metrics in [path for root in RESULTS.values() for path in root.glob("*/*/*/seed-*/metrics.json")]:
         folder = metrics.parent
         recipe, stage, variant, seed = folder.parts[2:]
-        number = int(seed.removeprefix("seed-"))
-        if recipe == parameters.recipe and (
-            (stage, variant, number) not in declared
-            # It lay elsewhere before its variant became, or ceased to be, a further ablation.
-            or folder != RunPaths.of(parameters, stage, variant, number).results
-        ):
+        if recipe == parameters.recipe and folder not in declared:
             continue
+        number = int(seed.removeprefix("seed-"))
         runs.append(Run(recipe, stage, variant, number, folder, _read(metrics), _read(folder / "run.json")))
     return sorted(runs, key=lambda run: (run.recipe, run.stage, run.variant, run.seed))
 

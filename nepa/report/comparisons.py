@@ -82,8 +82,7 @@ def _compare(runs: list[Run], row: Any, reference: str, figures: dict[str, Any],
     verdict = row_verdict(runs, stage, row.metric, row.variant, reference, figures)
     figure = figures.get(row.variant)
     if verdict.kind == "reference" and isinstance(figure, float) and levels:
-        mine = [run for run in runs if (run.stage, run.variant) == (stage, row.variant)]
-        verdict = level_verdict(values, figure, lost_seeds(mine, row.metric))
+        verdict = level_verdict(values, figure, lost_seeds(runs, stage, row.variant, row.metric))
     reason = paper()["untested"].get(row.recipe, {}).get(row.variant)
     if reason and verdict.kind != "not run":
         verdict = Verdict("not tested", f"not tested: {reason}")

@@ -82,7 +82,8 @@ def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str
         for metric in PRETRAINING_METRICS
     ]
     # Further ablations that no table of the paper has stand with the variants of the same kind.
-    own = set(_variants(further, "finetune")) - {variant for table in figures.values() for variant in table["rows"]}
+    ran = set(_variants(further, "finetune"))
+    own = ran - {variant for table in figures.values() for variant in table["rows"]}
     pretrained = pretraining + sorted(own & set(_variants(further, "pretrain")))
     tasks = {
         # Nothing is ablated where `full` stands alone.
@@ -91,7 +92,6 @@ def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str
         "segmentation": ("segment", segmentation, segmented),
     }
     compared = set(parameters.further_ablations.seeds) if here else set()
-    ran = set(_variants(further, "finetune"))
     tasks |= {
         task: ("finetune", list(table["rows"]), compared)
         for task, table in figures.items()

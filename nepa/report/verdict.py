@@ -48,6 +48,13 @@ def by_seed(runs: list[Run], stage: str, variant: str, metric: str) -> dict[int,
     }
 
 
+def lost_seeds(runs: list[Run], stage: str, variant: str, metric: str) -> str:
+    """How many seeds diverged, hence are not in `by_seed`, in words; empty where none did."""
+    values = [run.metrics[metric] for run in runs if (run.stage, run.variant) == (stage, variant)]
+    lost = values.count(None)
+    return f"{lost} of {len(values)} seeds diverged" if lost else ""
+
+
 def can_decide(difference: Difference | None) -> TypeGuard[Difference]:
     """The interval is of two seeds at least and has a width."""
     return difference is not None and difference.n > 1 and difference.high - difference.low >= FINEST
@@ -78,7 +85,7 @@ def row_verdict(
     if figure == "fail":
         pretrained = {run.seed: run.status for run in runs if (run.stage, run.variant) == ("pretrain", variant)}
         return _failure(tuned, pretrained, paper()["failures"][variant])
-    if lost := lost_seeds(tuned, metric):
+    if lost := lost_seeds(runs, stage, variant, metric):
         if figure is None:
             return Verdict("not in the paper", lost)
         return Verdict("not reproduced", f"not reproduced: {lost}")
@@ -118,12 +125,6 @@ def _beside(difference: Difference, paper: float) -> str:
     """Whether an interval that holds 0 holds the paper's difference as well; then it speaks against neither."""
     also = "and so does" if difference.low <= paper <= difference.high else "but not"
     return f": 0 fits, {also} the paper's {paper:+.1f}"
-
-
-def lost_seeds(runs: list[Run], metric: str) -> str:
-    """How many of a row's seeds diverged and have no such metric, in words; empty where none did."""
-    lost = sum(run.metrics[metric] is None for run in runs)
-    return f"{lost} of {len(runs)} seeds diverged" if lost else ""
 
 
 def _failure(tuned: list[Run], pretrained: dict[int, str], mode: str) -> Verdict:
