@@ -77,8 +77,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """250 ImageNet photographs, prepared as the recipe stores them and as they are: `data`, `stored`, `originals`."""
     from nepa.bench.loader import prepare_for_bench
+    from nepa.parameters.recipes import recipe_text
     from nepa.parameters.schema import ImageFolder
-    from nepa.stages.recipe import recipe_text
 
     if not SAMPLE.exists():
         pytest.skip(f"{SAMPLE.name} is not beside the project")

@@ -16,7 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from nepa.data.images import Images, labelled_subset, load_images
 from nepa.parameters import load_parameters
-from nepa.report.collect import declared_runs
+from nepa.parameters.declared import declared_runs
 from nepa.stages import prepare_images
 
 RUNS = ROOT / "results/runs/digits"

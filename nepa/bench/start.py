@@ -14,7 +14,7 @@ from statistics import median
 import psutil
 
 from nepa.bench.rows import NotMeasured, Row
-from nepa.command_line import import_stage
+from nepa.command_line import import_command
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Stage
 
@@ -63,7 +63,7 @@ def measure_idle_engines() -> list[Row]:
 def _first_step(stage: Stage) -> dict[str, float]:
     begun = psutil.Process().create_time()
     parameters = Parameters.model_validate_json(sys.stdin.read())
-    import_stage(stage)
+    import_command(f"stages.{stage}")
     imported = time.time() - begun
     from nepa.bench.workload import on_noise
 

@@ -91,11 +91,8 @@ def read_yaml(text: str, source: str) -> dict[str, Any]:
 
 def resolve_variant(parameters: Parameters, group: VariantGroup, name: str) -> Parameters:
     """The parameters of one variant: the shared ones with its overrides laid over them, checked again."""
-    variants = parameters.variants(group)
-    if name not in variants:
-        raise UserError(f"params.yaml: {group} has no variant '{name}'; it has {', '.join(variants)}")
     raw = copy.deepcopy(parameters.model_dump())
-    for section, values in variants[name].items():
+    for section, values in parameters.variants(group)[name].items():
         if section not in OVERRIDABLE[group]:
             allowed = " or ".join(OVERRIDABLE[group])
             raise UserError(f"params.yaml: {group}.{name}.{section}: a variant of {group} may only override {allowed}")

@@ -5,14 +5,15 @@ Arithmetic is what torch's own counter finds for one forward and backward pass, 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nepa.command_line import GROUPS
 from nepa.parameters import Parameters
+from nepa.parameters.declared import declared
 from nepa.parameters.loading import resolve_variant
 from nepa.parameters.schema import IN_MEMORY, Finetune, Segment, Stage
 from nepa.plan.tasks import build_task
@@ -109,29 +110,17 @@ def one_pass(parameters: Parameters, stage: Stage) -> Pass:
 
 def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
     """Cost of every variant and seed; those of the main line that take equally many steps of equal cost share a row."""
-    rows: list[StageCost] = []
-    for stage, groups in GROUPS.items():
-        seeds = parameters.seeds.segmentation if stage == "segment" else parameters.seeds.classification
-        of_stage: list[StageCost] = []
-        for group in groups:
-            for name in getattr(parameters, group):
-                cost = _cost(resolve_variant(parameters, group, name), stage, len(seeds), gpus)
-                key = (cost.steps, cost.images, cost.one.flops)
-                alike = next((row for row in of_stage if (row.steps, row.images, row.one.flops) == key), None)
-                if alike is None:
-                    of_stage.append(replace(cost, stage=f"{stage} {name}" if of_stage else stage))
-                else:
-                    more = replace(alike, runs=alike.runs + cost.runs, memory=max(alike.memory, cost.memory))
-                    of_stage[of_stage.index(alike)] = more
-        rows += of_stage
-    further = parameters.further_ablations
-    for group, variants in (("pretraining", further.pretraining), ("finetuning", further.finetuning)):
-        for name in variants:
-            resolved = resolve_variant(parameters, group, name)
-            for stage in (stage for stage, groups in GROUPS.items() if group in groups):
-                cost = _cost(resolved, stage, len(further.seeds), gpus)
-                rows.append(replace(cost, stage=f"{stage} {name}", further=True))
-    return rows
+    rows: dict[tuple[Any, ...], StageCost] = {}
+    for training in declared(parameters):
+        stage, variant = training.stage, training.variant
+        cost = _cost(resolve_variant(parameters, training.group, variant), stage, len(training.seeds), gpus)
+        alike = (stage, cost.steps, cost.images, cost.one.flops, variant if training.further else None)
+        if first := rows.get(alike):
+            rows[alike] = replace(first, runs=first.runs + cost.runs, memory=max(first.memory, cost.memory))
+        else:
+            name = f"{stage} {variant}" if any(key[0] == stage for key in rows) else stage
+            rows[alike] = replace(cost, stage=name, further=training.further)
+    return list(rows.values())
 
 
 def image_bytes(parameters: Parameters) -> float:

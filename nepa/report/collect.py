@@ -9,6 +9,7 @@ import pandas as pd
 
 from nepa.files import read_json
 from nepa.parameters import Parameters
+from nepa.parameters.declared import declared_runs
 from nepa.runs.outcome import Outcome
 from nepa.runs.paths import RESULTS, RunPaths
 
@@ -47,17 +48,6 @@ class Run:
         return pd.read_csv(self.folder / "history.csv")
 
 
-def declared_runs(parameters: Parameters) -> set[tuple[str, str, int]]:
-    """Stage, variant and seed of every run that params.yaml asks for."""
-    seeds = parameters.seeds
-    declared = {("segment", variant, seed) for variant in parameters.segmentation for seed in seeds.segmentation}
-    further = parameters.further_ablations
-    for of, numbers in ((parameters, seeds.classification), (further, further.seeds)):
-        declared |= {("pretrain", variant, seed) for variant in of.pretraining for seed in numbers}
-        declared |= {("finetune", variant, seed) for variant in (*of.pretraining, *of.finetuning) for seed in numbers}
-    return declared
-
-
 def collect_runs(parameters: Parameters) -> list[Run]:
     """Every finished run, in a fixed order; of the recipe in place only those that params.yaml declares.
 
@@ -65,12 +55,12 @@ def collect_runs(parameters: Parameters) -> list[Run]:
         UserError: a file of a run is missing or truncated.
     """
     # Their folders: a run lay elsewhere before its variant became, or ceased to be, a further ablation.
-    declared = {RunPaths.of(parameters, *run).results for run in declared_runs(parameters)}
+    folders = {RunPaths.of(parameters, *run).results for run in declared_runs(parameters)}
     runs = []
     for metrics in [path for root in RESULTS.values() for path in root.glob("*/*/*/seed-*/metrics.json")]:
         folder = metrics.parent
         recipe, stage, variant, seed = folder.parts[2:]
-        if recipe == parameters.recipe and folder not in declared:
+        if recipe == parameters.recipe and folder not in folders:
             continue
         number = int(seed.removeprefix("seed-"))
         runs.append(Run(recipe, stage, variant, number, folder, _read(metrics), _read(folder / "run.json")))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from nepa.parameters import Parameters
-from nepa.report.collect import Run, declared_runs
+from nepa.parameters.declared import declared_runs
+from nepa.report.collect import Run
 from nepa.report.comparisons import Comparison, PaperTable
 from nepa.report.figures.confusion import SHOWN as CONFUSION_OF
 from nepa.report.markdown import bold, interval, joined, link, paper_figure, section

@@ -11,9 +11,9 @@ from conftest import ROOT
 from nepa.data.datasets import class_names
 from nepa.model.description import describe_run, read_description
 from nepa.parameters import Parameters
+from nepa.parameters.recipes import recipe_text
 from nepa.parameters.schema import Stage
 from nepa.runs.paths import RunPaths
-from nepa.stages.recipe import recipe_text
 
 
 @pytest.fixture

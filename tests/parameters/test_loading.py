@@ -9,7 +9,7 @@ from conftest import ROOT, Write
 
 from nepa.errors import UserError
 from nepa.parameters.loading import load_parameters, resolve_variant
-from nepa.stages.recipe import recipe_text
+from nepa.parameters.recipes import recipe_text
 
 
 def message(path: Path) -> str:
@@ -137,8 +137,3 @@ def test_a_variant_is_the_shared_settings_with_its_own_over_them(write_parameter
     variant = resolve_variant(parameters, "pretraining", "masked")
     assert variant.objective.input_mask_ratio == 0.4
     assert variant.model_copy(update={"objective": parameters.objective}) == parameters
-
-
-def test_unknown_variant(write_parameters: Write) -> None:
-    with pytest.raises(UserError, match="pretraining has no variant 'nope'; it has full, no_causal_mask"):
-        resolve_variant(load_parameters(write_parameters()), "pretraining", "nope")

@@ -14,8 +14,8 @@ from nepa.command_line import main
 from nepa.model.backbone import build_backbone
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters, load_parameters
+from nepa.parameters.recipes import recipe_text
 from nepa.plan.cost import BYTES_PER_PARAMETER, PAPER_TFLOPS, StageCost, image_bytes, measure_pass, plan
-from nepa.stages.recipe import recipe_text
 
 
 def recipe(name: str, monkeypatch: pytest.MonkeyPatch) -> Parameters:

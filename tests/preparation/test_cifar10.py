@@ -20,10 +20,10 @@ from nepa.command_line import main
 from nepa.data.images import Images, load_images
 from nepa.errors import UserError
 from nepa.parameters import load_parameters
+from nepa.parameters.recipes import recipe_text
 from nepa.preparation import cifar10
 from nepa.preparation.cifar10 import CLASSES, read_cifar10
 from nepa.stages.prepare_images import write_splits
-from nepa.stages.recipe import recipe_text
 
 ARCHIVE = ROOT.parent / "shared/data/cifar10.tar.gz"
 

@@ -22,12 +22,12 @@ from scipy.io import savemat
 
 from nepa.data.shards import ShardedImages
 from nepa.errors import UserError
+from nepa.parameters.recipes import recipe_parameters
 from nepa.parameters.schema import ImageFolder
 from nepa.preparation import image_folder
 from nepa.preparation.image_folder import find_images
 from nepa.preparation.shards import prepare_shards, stored_bytes
 from nepa.stages import prepare_images
-from nepa.stages.recipe import recipe_parameters
 
 CLASSES = ("n01", "n02", "n03")
 NAMES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from nepa.parameters.recipes import recipe_parameters
 from nepa.report.facts import settings_table
-from nepa.stages.recipe import recipe_parameters
 
 UNMENTIONED = {
     "model.rope_rescale", "pretrain.clip_gradient", "pretrain.augmentation.flip",

@@ -13,9 +13,9 @@ from nepa.errors import UserError
 from nepa.model.backbone import build_backbone
 from nepa.model.description import describe, segmentation_of
 from nepa.parameters import Parameters, load_parameters
+from nepa.parameters.recipes import recipe_text
 from nepa.segmentation.scenes import as_batch, scenes_dataset
 from nepa.segmentation.segmentor import UPerNet, build_segmentor, segmentor_config
-from nepa.stages.recipe import recipe_text
 
 from mmseg.models import EncoderDecoder  # isort: skip - once nepa.segmentation has been imported
 from mmseg.registry import DATASETS, MODELS  # isort: skip

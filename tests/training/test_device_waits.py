@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nepa.bench.workload import Workload, on_noise
+from nepa.parameters.recipes import recipe_parameters
 from nepa.parameters.schema import Stage
-from nepa.stages.recipe import recipe_parameters
 from nepa.training.hooks import Averaging
 
 COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)

@@ -1,4 +1,4 @@
-"""`nepa rehearse`: no stage of the graph; a recipe's real model through every stage, for a few steps on a few images.
+"""`nepa rehearse`: a recipe's real model through every stage, for a few steps on a few images.
 
 What it checks is every hand-over: data, shapes, checkpoints, heads, evaluation, report. Its figures mean nothing.
 """
@@ -14,9 +14,9 @@ import torch
 import yaml
 
 from nepa.errors import UserError
+from nepa.parameters.recipes import recipe_text
 from nepa.preparation.image_folder import RawImage, find_images
 from nepa.preparation.scene_folder import find_scenes, write_scenes_of_split
-from nepa.stages.recipe import recipe_text
 
 log = logging.getLogger("nepa")
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from nepa.command_line import main
 from nepa.parameters import load_parameters
-from nepa.stages.recipe import recipe_text
+from nepa.parameters.recipes import recipe_text
 
 NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 TINY = """# A small model on small crops.

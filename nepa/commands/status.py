@@ -1,4 +1,4 @@
-"""`nepa status`: no stage of the graph; what runs, how far it is, and how long what has finished took."""
+"""`nepa status`: what runs, how far it is, and how long what has finished took."""
 
 import time
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""`nepa convert`: no stage of the graph; a checkpoint from or for elsewhere."""
+"""`nepa convert`: a checkpoint from or for elsewhere."""
 
 import logging
 from dataclasses import replace

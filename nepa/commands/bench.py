@@ -1,4 +1,4 @@
-"""`nepa bench`: no stage of the graph; how fast this machine trains a recipe, against what the reference does."""
+"""`nepa bench`: how fast this machine trains a recipe, against what the reference does."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""`nepa compare`: no stage of the graph; what differs between two revisions, experiments or folders of results."""
+"""`nepa compare`: what differs between two revisions, experiments or folders of results."""
 
 import pandas as pd
 

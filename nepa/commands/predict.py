@@ -1,4 +1,4 @@
-"""`nepa predict`: no stage of the graph; what a fine-tuned checkpoint says of images."""
+"""`nepa predict`: what a fine-tuned checkpoint says of images."""
 
 import json
 import sys

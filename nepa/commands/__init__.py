@@ -1,0 +1,1 @@
+"""The commands of `nepa` that are no stages of the graph."""
