@@ -8,7 +8,7 @@ import pandas as pd
 from nepa.parameters import Parameters
 from nepa.parameters.loading import GROUPS
 from nepa.report.collect import STAGES, Run
-from nepa.report.markdown import NONE, joined, number, setting
+from nepa.report.markdown import NONE, joined, mean, setting
 from nepa.report.table import of_recipe, paper
 
 
@@ -17,15 +17,15 @@ def pretraining_table(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     pretraining = rows[(rows["task"] == "pretraining") & (rows["status"] != "not_run")]
     for variant, mine in pretraining.groupby("variant", sort=False):
-        measures = mine.set_index("metric")["mean"]
+        measures = {row.metric: (row.mean, row.std) for row in mine.itertuples()}
         lines.append(
             {
                 "variant": f"`{variant}`",
                 "status": mine["status"].iloc[0],
-                "loss": number(measures["evaluation_loss"], 4),
-                "relative spread": number(measures["relative_spread"], 4),
-                "effective rank": number(measures["effective_rank"], 1),
-                "cosine with own position": number(measures["identity_cosine"], 4),
+                "loss": mean(*measures["evaluation_loss"], digits=4),
+                "relative spread": mean(*measures["relative_spread"], digits=4),
+                "effective rank": mean(*measures["effective_rank"], digits=1),
+                "cosine with own position": mean(*measures["identity_cosine"], digits=4),
                 "seeds": mine["n"].max(),
             }
         )

@@ -42,17 +42,11 @@ def joined(values: Iterable[Any], by: str = ", ") -> str:
     return by.join(str(value) for value in values) or NONE
 
 
-def number(value: float | None, digits: int) -> str:
-    """A number, or `NONE`."""
-    return NONE if value is None or pd.isna(value) else f"{value:.{digits}f}"
-
-
-def mean(value: float, deviation: float, n: int) -> str:
-    """Mean ± standard deviation over n seeds."""
-    if not n:
+def mean(value: float, deviation: float, digits: int = 1) -> str:
+    """Mean ± standard deviation over seeds; the mean alone of one seed, `NONE` of none."""
+    if pd.isna(value):
         return NONE
-    spread = "" if pd.isna(deviation) else f" ± {deviation:.1f}"
-    return f"{value:.1f}{spread} (n = {n})"
+    return f"{value:.{digits}f}" + ("" if pd.isna(deviation) else f" ± {deviation:.{digits}f}")
 
 
 def interval(difference: Difference | None, seeds: int = 0) -> str:

@@ -11,7 +11,8 @@ from nepa.report.collect import Run
 from nepa.report.comparisons import Comparison, PaperTable
 from nepa.report.figures.confusion import SHOWN as CONFUSION_OF
 from nepa.report.markdown import bold, interval, joined, link, paper_figure, section
-from nepa.report.statistics import holds_among, paired_difference
+from nepa.report.statistics import Difference, holds_among, paired_difference
+from nepa.report.table import paper
 from nepa.report.verdict import by_seed, can_decide
 
 # In the order of the summary. `reference` is no finding.
@@ -67,29 +68,30 @@ def missing_runs(parameters: Parameters, runs: list[Run]) -> list[str]:
 
 
 def counts(tables: list[PaperTable]) -> str:
-    """How many of the paper's rows came out how."""
+    """How many of the paper's comparisons came out how; a variant in two of its tables counts in each."""
     found = Counter(row.verdict.kind for _, row in _findings(tables) if row.verdict.kind != "not in the paper")
     total = sum(found.values())
     kinds = [kind for kind in KINDS if kind != "not in the paper" and (found[kind] or kind != "not tested")]
     parts = [f"{found[kind]} {kind}" for kind in kinds]
-    return f"Rows of the paper with something beside them: {total}, of which {joined(parts)}."
+    return f"Comparisons of the paper that have been made here: {total}, of which {joined(parts)}."
 
 
-def intervals(tables: list[PaperTable]) -> str:
-    """How many comparisons an interval decides, and which stay resolved when all are judged together: at 95 % each, one
-    in twenty excludes 0 by chance."""
+def intervals(tables: list[PaperTable], runs: list[Run]) -> str:
+    """How many comparisons an interval decides, those with random weights included, and which stay resolved when all are
+    judged together: at 95 % each, one in twenty excludes 0 by chance."""
     differences = {
         f"{table.reference} − {row.variant}, {row.metric}": row.difference
         for table, row in _findings(tables)
         if row.paper != "fail" and row.verdict.kind != "not tested" and can_decide(row.difference)
     }
+    differences |= {f"{name}, top1": difference for name, difference in _over_random_weights(runs).items()}
     if not differences:
         return "No interval decides a row."
     held = holds_among([difference.chance for difference in differences.values()])
     kept = [f"`{name}`" for name, holds in zip(differences, held, strict=True) if holds]
     resolved = sum(difference.resolved for difference in differences.values())
     return (
-        f"Intervals that decide a row (one in two tables counts once): {len(differences)}, excluding 0: {resolved}; "
+        f"Intervals that decide something (one that stands twice counts once): {len(differences)}, excluding 0: {resolved}; "
         "one in twenty does so by chance. Still excluding it when judged together, by Holm's correction: "
         f"{joined(kept) if kept else 'none'}."
     )
@@ -97,17 +99,23 @@ def intervals(tables: list[PaperTable]) -> str:
 
 def gain(runs: list[Run]) -> str:
     """What pretraining is worth over random weights here; where that is little, its variants have little to lose."""
-    found = []
-    for pretrained, random in FLOORS:
-        difference = paired_difference(*(by_seed(runs, "finetune", name, "top1") for name in (pretrained, random)))
-        if can_decide(difference):
-            found.append(f"`{pretrained} − {random}`: {interval(difference)}")
+    found = [f"`{name}`: {interval(difference)}" for name, difference in _over_random_weights(runs).items()]
     if not found:
         return ""
     return (
-        f"What pretraining is worth over random weights here: {joined(found)}. Rows that compare ways of pretraining "
-        "have no more than that to differ by, unless one of them does harm."
+        f"What pretraining is worth over random weights here: {joined(found)}. Leaving a part of it out can cost no more "
+        "than about that, unless it does harm."
     )
+
+
+def _over_random_weights(runs: list[Run]) -> dict[str, Difference]:
+    pairs = {
+        f"{pretrained} − {random}": paired_difference(
+            *(by_seed(runs, "finetune", name, "top1") for name in (pretrained, random))
+        )
+        for pretrained, random in FLOORS
+    }
+    return {name: difference for name, difference in pairs.items() if can_decide(difference)}
 
 
 def findings_table(recipe: str, tables: list[PaperTable], figures: dict[str, str]) -> pd.DataFrame:
@@ -116,11 +124,13 @@ def findings_table(recipe: str, tables: list[PaperTable], figures: dict[str, str
     Args:
         figures: the recipe's pictures, by name.
     """
+    of_figure_3 = [panel[side] for panel in paper()["figure_3"] for side in ("with", "without")]
+    shown = {"confusion": CONFUSION_OF, "ablations": of_figure_3}
     lines = []
     for table, row in sorted(_findings(tables), key=lambda finding: KINDS.index(finding[1].verdict.kind)):
         evidence = [link(table.name, section(recipe, table.name))]
         picture, heading = PICTURES.get(table.task, ("", ""))
-        if picture in figures and (picture != "confusion" or row.variant in CONFUSION_OF):
+        if picture in figures and row.variant in shown.get(picture, [row.variant]):
             evidence.append(link(heading, section(recipe, heading)))
         lines.append(
             {

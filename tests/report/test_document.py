@@ -77,12 +77,12 @@ def test_the_report_is_made_from_files_alone_and_is_the_same_twice(text: str) ->
 
 
 def test_the_summary_says_what_ran_and_what_did_not(text: str) -> None:
-    summary = text[text.index("## Summary") : text.index("## What is up to date")]
+    summary = text[text.index("## Summary") : text.index("## How rows are judged")]
     assert "**`smallest`** ([what it can show](#recipe-smallest)): 24 of 39 declared runs" in summary
-    assert "something beside them: 5, of which 1 reproduced, 1 partly reproduced, 0 not reproduced, 3 not" in summary
+    assert "have been made here: 5, of which 1 reproduced, 1 partly reproduced, 0 not reproduced, 3 not" in summary
     assert "collapsed; full − it: +70.5 [" in summary
     # That of the floor: the mask's has no width, and what fails in the paper is judged by its status.
-    assert "Intervals that decide a row (one in two tables counts once): 1, excluding 0: 1; one" in summary
+    assert "Intervals that decide something (one that stands twice counts once): 1, excluding 0: 1; one" in summary
     assert "judged together, by Holm's correction: `full − from_scratch, top1`." in summary
     assert "What pretraining is worth over random weights here: `full − from_scratch`: +" in summary
     assert "No run here is on the paper's data" in text and "\n- Levels: reproduced" not in text

@@ -10,7 +10,7 @@ from nepa.report.figures.style import WIDTH, plot_history, with_plain_numbers
 from nepa.report.table import paper
 
 AXES = {
-    "top1": {"ylabel": "top-1, validation images (%)", "ylim": (0, 100)},
+    "top1": {"ylabel": "top-1, validation images (%)", "ylim": (0, None)},
     "loss": {"ylabel": "pretraining loss (−1 to 1)", "ylim": (-1.03, None)},
     "gradient_norm": {"ylabel": "gradient norm", "yscale": "log"},
 }
