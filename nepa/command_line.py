@@ -1,10 +1,11 @@
-"""The `nepa` command: one subcommand per stage; params.yaml is checked before anything else."""
+"""The `nepa` command: one function for each of its commands; what reads params.yaml checks it before anything else."""
 
 import argparse
 import errno
 import gc
 import importlib
 import logging
+import math
 import os
 import re
 import shlex
@@ -47,14 +48,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Reproduction of NEPA. Every number comes from params.yaml in the current folder.",
         epilog="`dvc repro` runs all stages in order, `snakemake --cores all` as many at a time as there are cores.",
     )
-    commands = parser.add_subparsers(required=True, metavar="STAGE")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, text: str, run: Command) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.set_defaults(stage=name, run=run)
         return command
 
-    add("check", "check params.yaml, and do nothing else", _check)
+    add("check", "check params.yaml, and mark it as valid for the other stages", _check)
     command = add("prepare", "prepare the images, or the segmentation scenes composed of them", _prepare)
     command.add_argument("what", choices=("images", "scenes"), nargs="?", help="default: both, in order")
     for stage, text in TRAINING.items():
@@ -123,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one stage; 0 when it ended well, 2 for what the user can mend, with one line on stderr."""
+    """Run one command; 0 when it ended well, 2 for what the user can mend, with one line on stderr."""
     options = _parser().parse_args(arguments)
     options.command = shlex.join(["nepa", *(sys.argv[1:] if arguments is None else arguments)])
     # Of the processes of one training the first one speaks for all.
@@ -162,12 +163,19 @@ def _load_parameters(recipe: str | None = None) -> Parameters:
     if recipe is None:
         parameters = load_parameters()
     else:
-        from nepa.parameters.recipes import recipe_parameters  # slow to import
+        from nepa.parameters.recipes import recipe_parameters  # not for all, of which it would be part of the code
 
         parameters = recipe_parameters(recipe)
     # Its thread pools read these once.
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(parameters.threads)
     return parameters
+
+
+def _check_above_0(options: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"--{name.replace('_', '-')} {value} must be a number above 0")
 
 
 def _check(_: argparse.Namespace) -> None:
@@ -185,8 +193,7 @@ def _report(_: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    if (options.gpus is not None and options.gpus < 1) or (options.tflops is not None and options.tflops <= 0):
-        raise UserError("--gpus and --tflops must be above 0")
+    _check_above_0(options, "gpus", "tflops")
     parameters = _load_parameters()
     print(import_command("commands.plan").describe_plan(parameters, options.gpus, options.tflops))
 
@@ -207,8 +214,9 @@ def _rehearse(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    if options.seconds <= 0 or (options.batch_size or 2) % 2:
-        raise UserError("--seconds must be above 0 and --batch-size even")
+    _check_above_0(options, "seconds", "batch_size")
+    if options.batch_size is not None and options.batch_size % 2:
+        raise UserError(f"--batch-size {options.batch_size} must be even")
     parameters = _load_parameters(options.recipe)
     import_command("commands.bench").run(
         parameters,
@@ -223,6 +231,7 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    _check_above_0(options, "top")
     unreadable = import_command("commands.predict").run(
         options.images, options.checkpoint, options.top, options.output, options.json
     )
@@ -241,6 +250,8 @@ def _train(options: argparse.Namespace) -> int:
     parameters = _load_parameters()
     stage, variant = options.stage, options.variant
     known = {training.variant: training for training in declared(parameters) if training.stage == stage}
+    if not known:
+        raise UserError(f"params.yaml: no variant has a {stage} stage; add one, as docs/adding-a-variant.md says")
     if variant not in known:
         raise UserError(f"params.yaml: {stage} has no variant '{variant}'; it has {', '.join(known)}")
     seed = known[variant].seeds[0] if options.seed is None else options.seed

@@ -71,6 +71,22 @@ def test_what_the_user_can_mend(
     assert [path for path in sorted(project.rglob("*")) if path.is_file()] == [p for p in before if p.is_file()]
 
 
+def test_where_nothing_is_segmented(
+    write_parameters: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(write_parameters(scenes=None, segmentation={}).parent)
+    assert main(["segment"]) == 2
+    assert "no variant has a segment stage; add one, as docs/adding-a-variant.md says" in capsys.readouterr().err
+
+
+def test_recipes_are_found_in_the_project_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["recipe", "--list"]) == 2
+    assert "recipes holds no recipe; run from the project's root" in capsys.readouterr().err
+
+
 def test_unwritable_results(project: Path, capsys: pytest.CaptureFixture) -> None:
     (project / "results").write_text("a file where the folder should be")  # root may write to any folder
     assert main(["pretrain"]) == 2

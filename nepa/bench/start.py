@@ -11,15 +11,14 @@ import sys
 import time
 from statistics import median
 
-import psutil
-
 from nepa.bench.rows import NotMeasured, Row
 from nepa.command_line import import_command
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Stage
+from nepa.runs.clock import process_seconds
 
 REPETITIONS = 3
-ENGINES = (["dvc", "repro"], ["snakemake", "--cores", "all", "all"])
+ENGINES = ("dvc repro", "snakemake --cores all all")
 
 
 def measure_start(parameters: Parameters, stage: Stage) -> Row:
@@ -46,14 +45,15 @@ def measure_idle_engines() -> list[Row]:
     Raises:
         NotMeasured: there is something to do.
     """
-    if subprocess.run(["dvc", "status", "--quiet"], capture_output=True).returncode:
+    module = [sys.executable, "-m"]  # the environment may not be active
+    if subprocess.run([*module, "dvc", "status", "--quiet"], capture_output=True).returncode:
         raise NotMeasured("some stage is out of date here; run `dvc repro` before")
-    seconds: dict[str, list[float]] = {" ".join(command): [] for command in ENGINES}
+    seconds: dict[str, list[float]] = {command: [] for command in ENGINES}
     for _ in range(REPETITIONS):
         for command in ENGINES:
             started = time.perf_counter()
-            subprocess.run(command, capture_output=True, check=True)
-            seconds[" ".join(command)].append(time.perf_counter() - started)
+            subprocess.run([*module, *command.split()], capture_output=True, check=True)
+            seconds[command].append(time.perf_counter() - started)
     return [
         {"command": command, "repetitions": REPETITIONS, "seconds": min(taken), "median_seconds": median(taken)}
         for command, taken in seconds.items()
@@ -61,15 +61,14 @@ def measure_idle_engines() -> list[Row]:
 
 
 def _first_step(stage: Stage) -> dict[str, float]:
-    begun = psutil.Process().create_time()
     parameters = Parameters.model_validate_json(sys.stdin.read())
     import_command(f"stages.{stage}")
-    imported = time.time() - begun
+    imported = process_seconds()
     from nepa.bench.workload import on_noise
 
     workload = on_noise(parameters, stage, getattr(parameters, stage).batch_size)
     ends: list[float] = []
-    workload.train(workload.task(), 1, 1, lambda _: ends.append(time.time() - begun) or {})
+    workload.train(workload.task(), 1, 1, lambda _: ends.append(process_seconds()) or {})
     return {"import_seconds": imported, "first_step_seconds": ends[0]}
 
 

@@ -11,6 +11,7 @@ from nepa.files import write_json
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Stage
 from nepa.runs.provenance import circumstances
+from nepa.stages import finetune, pretrain, segment  # noqa: F401 - what is measured is of the code whose checksum is kept
 
 log = logging.getLogger("nepa.bench")
 

@@ -1,7 +1,7 @@
 """`nepa plan`: what the recipe in place will cost."""
 
 from nepa.parameters import Parameters
-from nepa.parameters.declared import TRAINED
+from nepa.parameters.schema import STAGES
 from nepa.plan.cost import PAPER_TFLOPS, image_bytes, plan, table
 from nepa.report.table import paper
 
@@ -26,7 +26,7 @@ def describe_plan(parameters: Parameters, gpus: int | None, tflops: float | None
         "",
         f"Disk for the prepared images: {image_bytes(parameters) / 1e9:,.1f} GB, and as much in DVC's cache.",
     ]
-    if any(getattr(parameters.execution, stage).recompute_activations for stage in TRAINED):
+    if any(getattr(parameters.execution, stage).recompute_activations for stage in STAGES):
         lines.append("Memory is counted as if no activations were recomputed.")
     if stated := paper()["cost"].get(parameters.recipe):
         lines.append(f"The paper's own pretraining: {stated}.")

@@ -27,8 +27,6 @@ def run(images: list[Path], source: Path, top: int, folder: Path, as_json: bool)
     Raises:
         UserError: the checkpoint cannot be read, or has nothing to predict.
     """
-    if top < 1:
-        raise UserError(f"--top {top} must be at least 1")
     checkpoint = read_checkpoint(source)
     kind = checkpoint.description.kind
     if kind == "backbone":

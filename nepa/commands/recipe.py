@@ -1,6 +1,6 @@
 """`nepa recipe`: puts a whole set of numbers into params.yaml."""
 
-import shutil
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,24 @@ from nepa.parameters.loading import parse_parameters, read_yaml
 from nepa.parameters.recipes import RECIPES, opening, recipe_text
 
 TARGET = Path("params.yaml")
-KEPT = TARGET.with_suffix(".yaml.before")
 
 
 def list_recipes() -> str:
-    """Every recipe, with what its file opens with."""
-    return "\n\n".join(f"{path.stem}\n{opening(path.read_text())}" for path in sorted(RECIPES.glob("*.yaml")))
+    """Every recipe, with what its file opens with.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(RECIPES.glob("*.yaml"))
+    if not found:
+        raise UserError(f"{RECIPES} holds no recipe; run from the project's root, where it lies")
+    return "\n\n".join(f"{path.stem}\n{opening(path.read_text())}" for path in found)
 
 
 def put_in_place(name: str) -> str:
     """Write the recipe to params.yaml, once it has passed the same check; returns what changes.
 
-    What no recipe has is kept in params.yaml.before.
+    What no recipe has is kept beside it.
 
     Raises:
         UserError: there is no such recipe, or it is not valid.
@@ -29,25 +35,36 @@ def put_in_place(name: str) -> str:
     text = recipe_text(name)
     source = f"{RECIPES / name}.yaml"
     parse_parameters(text, source)
+    found = TARGET.read_bytes() if TARGET.exists() else b""
     try:
-        before = _flat(read_yaml(TARGET.read_text(), str(TARGET)))
-    except (FileNotFoundError, UnicodeDecodeError, UserError):  # what cannot be read is what someone wants to replace
+        before = _flat(read_yaml(found.decode(), str(TARGET)))
+    except (UnicodeDecodeError, UserError):  # what cannot be read is what someone wants to replace
         before = {}
-    kept = bool(before) and not _is_a_recipe(str(before.get("recipe")), TARGET.read_text())
-    if kept:
-        shutil.copyfile(TARGET, KEPT)
+    kept = None if not found or found == text.encode() or _is_a_recipe(before.get("recipe"), found) else _keep(found)
     with write_atomically(TARGET) as beside:
         beside.write_text(text)
     after = _flat(read_yaml(text, source))
     changed = [key for key in before | after if before.get(key, "-") != after.get(key, "-")]
     lines = [f"{key}: {before.get(key, '-')} -> {after.get(key, '-')}" for key in changed]
     if kept:
-        lines.append(f"What stood there is no recipe; it is kept in {KEPT}.")
+        lines.append(f"What stood there is no recipe; it is kept in {kept}.")
     return "\n".join(lines) or f"params.yaml is {name} already"
 
 
-def _is_a_recipe(name: str, text: str) -> bool:
-    return (RECIPES / f"{name}.yaml").exists() and recipe_text(name) == text
+def _is_a_recipe(name: Any, content: bytes) -> bool:
+    try:
+        return recipe_text(str(name)).encode() == content
+    except UserError:
+        return False
+
+
+def _keep(content: bytes) -> Path:
+    """Write it to params.yaml.before, or to the first of its like that is free or holds the same."""
+    for number in itertools.count(1):
+        kept = TARGET.with_name(f"{TARGET.name}.before" + (f"-{number}" if number > 1 else ""))
+        if not kept.exists() or kept.read_bytes() == content:
+            kept.write_bytes(content)
+            return kept
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

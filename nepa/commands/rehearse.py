@@ -13,8 +13,10 @@ from typing import Any
 import torch
 import yaml
 
+from nepa.command_line import main
 from nepa.errors import UserError
-from nepa.parameters.recipes import recipe_text
+from nepa.parameters.recipes import recipe_parameters
+from nepa.parameters.schema import STAGES
 from nepa.preparation.image_folder import RawImage, find_images
 from nepa.preparation.scene_folder import find_scenes, write_scenes_of_split
 
@@ -25,7 +27,7 @@ SCENES = {"training": 4, "validation": 1}
 STATEMENT = (
     "A rehearsal of `{name}`: a few steps on a few images. That every stage ran is all it shows; no figure counts.\n"
 )
-STAGES = (["prepare"], ["pretrain"], ["finetune"], ["segment"], ["report"])
+COMMANDS = ("prepare", *STAGES, "report")
 
 
 def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None:
@@ -39,9 +41,7 @@ def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None
     Raises:
         UserError: the recipe takes no images from elsewhere, there are too few of them, or a stage failed.
     """
-    from nepa.command_line import main  # which imports this module
-
-    recipe = yaml.safe_load(recipe_text(name))
+    recipe = recipe_parameters(name).model_dump()
     if recipe["data"]["source"] != "image_folder":
         raise UserError(f"recipe {name} has data.source {recipe['data']['source']}, no image folder; run it as it is")
     if recipe["segmentation"] and scenes is None:
@@ -59,11 +59,11 @@ def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None
     before = Path.cwd()
     os.chdir(folder)
     try:
-        for arguments in STAGES if recipe["segmentation"] else [stage for stage in STAGES if stage != ["segment"]]:
+        for command in COMMANDS if recipe["segmentation"] else [each for each in COMMANDS if each != "segment"]:
             started = time.monotonic()
-            if main(arguments) != 0:
-                raise UserError(f"rehearsal of {name} failed in `nepa {arguments[0]}`; its folder is {folder}")
-            log.info(f"rehearsal of {name}: {arguments[0]} in {time.monotonic() - started:.1f} s")
+            if main([command]) != 0:
+                raise UserError(f"rehearsal of {name} failed in `nepa {command}`; its folder is {folder}")
+            log.info(f"rehearsal of {name}: {command} in {time.monotonic() - started:.1f} s")
     finally:
         os.chdir(before)
     log.info(f"rehearsal of {name} went through; its report is {folder / 'results/report.md'}")
@@ -95,8 +95,7 @@ def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[s
         carried_out["compile"] = False
     execution = recipe["execution"]
     trained = {  # so few images are one device's
-        stage: execution[stage] | carried_out | {"gpus": min(1, execution[stage]["gpus"])}
-        for stage in ("pretrain", "finetune", "segment")
+        stage: execution[stage] | carried_out | {"gpus": min(1, execution[stage]["gpus"])} for stage in STAGES
     }
     short["execution"] = execution | trained | {"prepare": execution["prepare"] | {"cpus": 1}}
     if depth is not None:

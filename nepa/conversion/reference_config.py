@@ -9,6 +9,9 @@ from nepa.errors import UserError
 from nepa.model.description import Description
 from nepa.parameters.schema import Model
 
+# What is computed with, by the reference's defaults; LayerScale is off at 0.
+SIZES = {"hidden_size": None, "intermediate_size": None, "layerscale_value": 1e-5}
+
 
 def describe_reference(config: dict[str, Any], classes: int) -> Description:
     """The description of a model of the reference's config; it keeps the config itself.
@@ -20,6 +23,8 @@ def describe_reference(config: dict[str, Any], classes: int) -> Description:
     Raises:
         UserError: the config asks for what this project's model does not have.
     """
+    if not isinstance(config, dict):
+        raise UserError(f"config.json holds {type(config).__name__}, expected an object; fetch it again")
     if config.get("model_type", "vit_nepa") != "vit_nepa":
         raise UserError(f"config.json: model_type {config['model_type']!r} is not the reference's 'vit_nepa'")
     gated = config.get("use_gated_mlp", False)
@@ -31,8 +36,12 @@ def describe_reference(config: dict[str, Any], classes: int) -> Description:
         value = config.get(key, "gelu" if key == "hidden_act" else expected)
         if value != expected:
             raise UserError(f"config.json: {key} is {value!r}; only {expected!r} can be converted")
+    for key, default in SIZES.items():
+        value = config.get(key, default)
+        if not isinstance(value, int | float) or value < 0 or (key != "layerscale_value" and not value):
+            raise UserError(f"config.json: {key} is {value!r}, expected a number above 0; fetch it again")
     width, hidden = config["hidden_size"], config["intermediate_size"]
-    layer_scale = config.get("layerscale_value", 1e-5)
+    layer_scale = config.get("layerscale_value", SIZES["layerscale_value"])
     names = config.get("id2label") if classes else None
     try:
         return Description(
@@ -58,6 +67,8 @@ def describe_reference(config: dict[str, Any], classes: int) -> Description:
             classes=classes,
             mean=0.5,
             std=0.5,
+            # The released code evaluates ViT-L and ViT-B so; `crop_pct` is in the files that are written here.
+            crop_share=config.get("crop_pct", 0.95 if width == 1024 else 0.875),
             class_names=names and [names[str(number)] for number in range(classes)],
             reference=config,
         )
@@ -102,6 +113,7 @@ def reference_config(description: Description) -> dict[str, Any]:
         "qk_norm_affine": model.qk_norm,
         "layerscale_value": model.layer_scale or 0.0,
         "pos_embed_rescale": model.rope_rescale,
+        "crop_pct": description.crop_share,
     } | ({"num_labels": classes, "id2label": dict(enumerate(description.names))} if classes else {})
 
 

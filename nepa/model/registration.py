@@ -24,16 +24,17 @@ _CONFIG = dict(
     num_classes=1000,
     input_size=(3, 224, 224),
     pool_size=None,
-    crop_pct=1.0,
-    interpolation="bilinear",
+    interpolation="bicubic",
     fixed_input_size=True,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
     first_conv="patch_embed.proj",
     classifier="head",
 )
+# As the released code evaluates each.
+_CROPS = {"nepa_base_patch14_224": 0.875, "nepa_large_patch14_224": 0.95}
 # timm finds this by its name, as in its own model files.
-default_cfgs = generate_default_cfgs(dict.fromkeys(SIZES, _CONFIG))
+default_cfgs = generate_default_cfgs({name: _CONFIG | {"crop_pct": _CROPS[name]} for name in SIZES})
 
 
 class _Registered(Eva):

@@ -61,4 +61,5 @@ def check_weights(
             raise UserError(f"{path}: {name} is {tuple(weight.shape)}, its description wants {shape}; {remedy}")
     missing = [name for name in wanted if name not in weights and not name.startswith(optional)]
     if missing:
-        raise UserError(f"{path} lacks {missing[0]} and {len(missing) - 1} more; {remedy}")
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise UserError(f"{path} lacks {missing[0]}{more}; {remedy}")

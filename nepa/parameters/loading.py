@@ -3,7 +3,7 @@
 import copy
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -12,7 +12,7 @@ from nepa.errors import UserError
 from nepa.parameters.schema import Parameters
 
 VariantGroup = Literal["pretraining", "finetuning", "segmentation"]
-GROUPS: tuple[VariantGroup, ...] = ("pretraining", "finetuning", "segmentation")
+GROUPS: tuple[VariantGroup, ...] = get_args(VariantGroup)
 # What a variant of each group may override: a variant must not change what its shared parent was trained with.
 OVERRIDABLE: dict[VariantGroup, tuple[str, ...]] = {
     "pretraining": ("model", "objective", "pretrain"),
@@ -51,7 +51,7 @@ def parse_parameters(text: str, source: str) -> Parameters:
     parameters = _validate(raw, source)
     for group in GROUPS:
         for name in parameters.variants(group):
-            resolve_variant(parameters, group, name)
+            resolve_variant(parameters, group, name, source)
     return parameters
 
 
@@ -89,15 +89,19 @@ def read_yaml(text: str, source: str) -> dict[str, Any]:
     return raw
 
 
-def resolve_variant(parameters: Parameters, group: VariantGroup, name: str) -> Parameters:
-    """The parameters of one variant: the shared ones with its overrides laid over them, checked again."""
+def resolve_variant(parameters: Parameters, group: VariantGroup, name: str, source: str = "params.yaml") -> Parameters:
+    """The parameters of one variant: the shared ones with its overrides laid over them, checked again.
+
+    Args:
+        source: what errors call the file that it stands in.
+    """
     raw = copy.deepcopy(parameters.model_dump())
     for section, values in parameters.variants(group)[name].items():
         if section not in OVERRIDABLE[group]:
             allowed = " or ".join(OVERRIDABLE[group])
-            raise UserError(f"params.yaml: {group}.{name}.{section}: a variant of {group} may only override {allowed}")
+            raise UserError(f"{source}: {group}.{name}.{section}: a variant of {group} may only override {allowed}")
         raw[section].update(values)
-    return _validate(raw, f"params.yaml: {group}.{name}")
+    return _validate(raw, f"{source}: {group}.{name}")
 
 
 def _validate(raw: dict[str, Any], source: str) -> Parameters:

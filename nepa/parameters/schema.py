@@ -1,6 +1,6 @@
 """Schema of params.yaml: every number of a run, its type, its range and what it must agree with."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -13,6 +13,7 @@ Pair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 Precision = Literal["float32", "bfloat16"]  # of the forward pass; weights, loss and statistics stay in float32
 Stage = Literal["pretrain", "finetune", "segment"]  # that trains
+STAGES: tuple[Stage, ...] = get_args(Stage)
 Overrides = dict[str, dict[str, Any]]
 RESCALES = ([4, 2, 1, 0.5], [2, 1, 0.5, 0.25])
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]

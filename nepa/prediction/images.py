@@ -3,8 +3,9 @@
 import warnings
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from nepa.data.image_files import DAMAGED, upright
 from nepa.errors import UserError
 
 
@@ -20,7 +21,7 @@ def read_image(path: Path, channels: int) -> Image.Image:
             with Image.open(path) as image:
                 if image.mode.startswith(("I", "F")):
                     raise UserError(f"{path} has more than 8 bits per channel (mode {image.mode}); save it with 8")
-                return ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+                return upright(image).convert("L" if channels == 1 else "RGB")
         except FileNotFoundError:
             raise UserError(f"{path} not found; name an image file") from None
         except IsADirectoryError:
@@ -31,6 +32,5 @@ def read_image(path: Path, channels: int) -> Image.Image:
         except UnidentifiedImageError:
             reason = "is empty" if path.stat().st_size == 0 else "is no image of a known format"
             raise UserError(f"{path} {reason}; name a JPEG, PNG or the like") from None
-        # What Pillow raises for a damaged file depends on its format.
-        except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
+        except DAMAGED as error:
             raise UserError(f"{path} cannot be read ({error}); fetch it again") from None

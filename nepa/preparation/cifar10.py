@@ -8,11 +8,12 @@ from tempfile import TemporaryDirectory
 from urllib.error import URLError
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
 from tqdm import tqdm
 
+from nepa.data.image_files import DAMAGED
 from nepa.data.images import Images
 from nepa.errors import UserError
 from nepa.preparation.image_folder import RawImage, find_images
@@ -42,7 +43,11 @@ def read_cifar10(path: str | None) -> dict[str, Images]:
             raise UserError(f"{archive} is truncated or not CIFAR-10's; fetch it again")
         return {split: _torchvision(given, split == "train") for split in COUNTS}
     with TemporaryDirectory() as folder:
-        found = find_images(_unzipped(given, Path(folder)))
+        unzipped = _unzipped(given, Path(folder))
+        try:
+            found = find_images(unzipped)
+        except UserError as error:  # which names what is deleted at once
+            raise UserError(str(error).replace(str(unzipped), str(given))) from None
         return {split: _decoded(given, split, found[name]) for split, name in SPLITS.items()}
 
 
@@ -83,6 +88,6 @@ def _decoded(source: Path, split: str, found: list[RawImage]) -> Images:
         try:
             with Image.open(io.BytesIO(image.read())) as decoded:
                 pixels[number] = np.asarray(decoded.convert("RGB")).reshape(32, 32, 3)
-        except (UnidentifiedImageError, OSError, ValueError) as error:
+        except DAMAGED as error:
             raise UserError(f"{source}: {image.name} is no image of 32x32 pixels ({error}); fetch it again") from None
     return Images(pixels, np.array([CLASSES.index(image.label) for image in found], np.int64))

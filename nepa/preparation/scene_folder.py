@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from nepa.data.image_files import DAMAGED, upright
 from nepa.data.scenes import SPLITS, Classes
 from nepa.errors import UserError
 from nepa.parameters.schema import SceneFolder
@@ -92,11 +93,13 @@ def write_scenes_of_split(source: Path, split: str, scenes: list[RawScene], clas
         (target / kind / split).mkdir(parents=True)
     for scene in tqdm(scenes, desc=f"prepare scenes, {split}", unit=" scenes", mininterval=5):
         content, image = _read(source, scene.stem, scene.read_image)
-        classified, annotation = _read(source, scene.stem, scene.read_annotation)
-        if annotation.shape != image.shape[:2]:
+        classified, picture = _read(source, scene.stem, scene.read_annotation)
+        annotation = np.asarray(picture)
+        size = upright(image).size  # as MMSegmentation reads it
+        if annotation.shape != size[::-1]:
             raise UserError(
-                f"{source}: annotation {scene.stem} is {annotation.shape}, its image {image.shape}; it needs one class "
-                "for each pixel"
+                f"{source}: annotation {scene.stem} is {annotation.shape}, its image, upright, {size[::-1]}; it needs "
+                "one class for each pixel"
             )
         known = len(classes.names)
         if annotation.max() > known:
@@ -134,17 +137,26 @@ def _classes(source: Path, members: dict[str, Callable[[], bytes]]) -> Classes:
     for expected in CLASS_FILES:
         for name, read in members.items():
             if Path(name).name == expected:
-                lines = [line for line in read().decode().splitlines() if line.strip()]
+                try:
+                    lines = [line for line in read().decode().splitlines() if line.strip()]
+                except UnicodeDecodeError as error:
+                    raise UserError(f"{source}: {name} is no UTF-8 text ({error}); save it as such") from None
                 if expected == "objectInfo150.txt":  # a table whose last column has the names
                     lines = [line.split("\t")[-1].split(";")[0].split(",")[0] for line in lines[1:]]
-                return Classes.with_colours(tuple(line.strip() for line in lines))
+                names = tuple(line.strip() for line in lines)
+                twice = next((each for each in names if names.count(each) > 1), None)
+                if expected == "classes.txt" and twice is not None:
+                    raise UserError(f"{source}: {name} names the class {twice!r} twice; give each a name of its own")
+                return Classes.with_colours(names)
     raise UserError(f"{source} has neither {' nor '.join(CLASS_FILES)}; name the classes there, one a line")
 
 
-def _read(source: Path, stem: str, read: Callable[[], bytes]) -> tuple[bytes, np.ndarray]:
-    """A file's content as it is, and its pixels (H, W) or (H, W, channels)."""
+def _read(source: Path, stem: str, read: Callable[[], bytes]) -> tuple[bytes, Image.Image]:
+    """A file's content as it is, and the image that it holds, which has been decoded."""
     try:
         content = read()
-        return content, np.asarray(Image.open(io.BytesIO(content)))
-    except (OSError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+        image = Image.open(io.BytesIO(content))
+        image.load()
+        return content, image
+    except (*DAMAGED, zipfile.BadZipFile) as error:
         raise UserError(f"{source}: {stem} cannot be read ({error}); fetch it again") from None

@@ -18,9 +18,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
+from nepa.data.image_files import DAMAGED, upright
 from nepa.data.images import file_checksum
 from nepa.data.shards import ShardIndex
 from nepa.errors import UserError
@@ -130,7 +131,7 @@ def _write_shard(job: Job) -> list[list[str]]:
             for image, label in zip(job.images, job.labels, strict=True):
                 try:
                     content = stored_bytes(image.read(), job.data)
-                except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                except DAMAGED as error:
                     unreadable.append([image.name, str(error)])
                     continue
                 member = tarfile.TarInfo(f"{len(index['label']):05d}.jpg")
@@ -156,10 +157,10 @@ def stored_bytes(content: bytes, data: ImageFolder) -> bytes:
         raise OSError(f"more than 8 bits per channel (mode {image.mode})")
     small_enough = data.stored_size is None or min(image.size) <= data.stored_size
     # Decoders differ in whether they turn an image as its camera was held, so that none is left to do.
-    upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    if small_enough and upright and image.format == "JPEG" and image.mode in ("RGB", "L"):
+    turned = upright(image)
+    if small_enough and turned is image and image.format == "JPEG" and image.mode in ("RGB", "L"):
         return content
-    image = ImageOps.exif_transpose(image).convert("RGB")
+    image = turned.convert("RGB")
     if not small_enough:
         ratio = data.stored_size / min(image.size)
         size = tuple(max(1, round(side * ratio)) for side in image.size)

@@ -13,8 +13,6 @@ from nepa.parameters.declared import declared_runs
 from nepa.runs.outcome import Outcome
 from nepa.runs.paths import RESULTS, RunPaths
 
-STAGES = ("pretrain", "finetune", "segment")  # those that train
-
 
 @dataclass(frozen=True)
 class Run:

@@ -1,21 +1,18 @@
 """results/report.md: the tables, figures and provenance of what has run, each from a file that a stage wrote."""
 
-import itertools
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
 
 from nepa.parameters import Parameters
+from nepa.parameters.recipes import RECIPES, opening
 from nepa.report import markdown, summary
 from nepa.report.collect import Run
 from nepa.report.comparisons import PaperTable, compare_with_paper
 from nepa.report.facts import cost_table, pretraining_table, provenance_table, settings_table, variants_table
 from nepa.report.table import on_the_papers_data, paper
-
-RECIPES = Path("recipes")
 
 
 def write_document(
@@ -95,5 +92,5 @@ def _statement(recipe: str) -> str:
         return page.read_text().strip()
     if not numbers.exists():
         return f"({page} does not exist: what this recipe can show is unsaid.)"
-    lines = itertools.takewhile(lambda line: line.startswith("#"), numbers.read_text().splitlines())
+    lines = opening(numbers.read_text()).splitlines()
     return "\n".join("> " + line.removeprefix("#").strip() + "  " for line in lines)

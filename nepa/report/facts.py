@@ -7,7 +7,8 @@ import pandas as pd
 
 from nepa.parameters import Parameters
 from nepa.parameters.loading import GROUPS
-from nepa.report.collect import STAGES, Run
+from nepa.parameters.schema import STAGES
+from nepa.report.collect import Run
 from nepa.report.markdown import NONE, joined, mean, setting
 from nepa.report.table import of_recipe, paper
 
@@ -77,15 +78,23 @@ def provenance_table(runs: list[Run]) -> pd.DataFrame:
 
 
 def settings_table(parameters: Parameters) -> pd.DataFrame:
-    """Where the recipe in place has neither the paper's setting nor the released code's; `a / b` is a ratio of two."""
+    """Where the recipe in place follows neither the paper nor its released code, or whom it follows where they differ.
+
+    In paper.yaml `a / b` is the ratio of two settings.
+    """
     lines = []
-    for name, stated in (paper()["settings"] | of_recipe(parameters.recipe).get("settings", {})).items():
+    stated_settings = paper()["settings"] | of_recipe(parameters.recipe).get("settings", {})
+    for name, stated in stated_settings.items():
+        if name.startswith("segment.") and parameters.scenes is None:
+            continue
         ours, *divisor = (_value(parameters, key) for key in name.split(" / "))
         if divisor:
             ours = round(ours / divisor[0], 3)
-        if ours not in stated.values():
+        followed = [source for source, value in stated.items() if value == ours]
+        if len(followed) < len(stated):
             theirs = {source: setting(stated[source]) if source in stated else NONE for source in ("paper", "code")}
-            lines.append({"setting": f"`{name}`", "here": setting(ours)} | theirs)
+            line = {"setting": f"`{name}`", "here": setting(ours)} | theirs
+            lines.append(line | {"as in": joined(followed) if followed else "neither"})
     return pd.DataFrame(lines)
 
 
@@ -108,7 +117,7 @@ def variants_table(parameters: Parameters) -> pd.DataFrame:
 def _value(parameters: Parameters, name: str) -> Any:
     value: Any = parameters
     for key in name.split("."):
-        value = None if value is None else getattr(value, key)  # what is switched off has no settings
+        value = getattr(value, key, None)  # what is switched off, or another source of data, has no such setting
     return value
 
 

@@ -77,8 +77,8 @@ def counts(tables: list[PaperTable]) -> str:
 
 
 def intervals(tables: list[PaperTable], runs: list[Run]) -> str:
-    """How many comparisons an interval decides, those with random weights included, and which stay resolved when all are
-    judged together: at 95 % each, one in twenty excludes 0 by chance."""
+    """How many comparisons an interval decides, those with random weights included, and which stay resolved when all
+    are judged together: at 95 % each, one in twenty excludes 0 by chance."""
     differences = {
         f"{table.reference} − {row.variant}, {row.metric}": row.difference
         for table, row in _findings(tables)
@@ -91,8 +91,8 @@ def intervals(tables: list[PaperTable], runs: list[Run]) -> str:
     kept = [f"`{name}`" for name, holds in zip(differences, held, strict=True) if holds]
     resolved = sum(difference.resolved for difference in differences.values())
     return (
-        f"Intervals that decide something (one that stands twice counts once): {len(differences)}, excluding 0: {resolved}; "
-        "one in twenty does so by chance. Still excluding it when judged together, by Holm's correction: "
+        f"Intervals that decide something (one that stands twice counts once): {len(differences)}, excluding 0: "
+        f"{resolved}; one in twenty does so by chance. Still excluding it when judged together, by Holm's correction: "
         f"{joined(kept) if kept else 'none'}."
     )
 
@@ -103,8 +103,8 @@ def gain(runs: list[Run]) -> str:
     if not found:
         return ""
     return (
-        f"What pretraining is worth over random weights here: {joined(found)}. Leaving a part of it out can cost no more "
-        "than about that, unless it does harm."
+        f"What pretraining is worth over random weights here: {joined(found)}. Leaving a part of it out can cost no "
+        "more than about that, unless it does harm."
     )
 
 

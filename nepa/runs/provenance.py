@@ -3,7 +3,6 @@
 import hashlib
 import platform
 import sys
-import time
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -11,12 +10,12 @@ from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
-import psutil
 import torch
 from mmengine.dist import get_world_size
 
 import nepa
 from nepa.parameters import Parameters
+from nepa.runs.clock import process_seconds
 from nepa.runs.paths import RunPaths
 from nepa.training.engine import Training
 
@@ -60,7 +59,7 @@ def provenance(parameters: Parameters, paths: RunPaths, data: str, training: Tra
     """
     facts = {
         "seconds": round(training.seconds, 3),
-        "stage_seconds": round(time.time() - psutil.Process().create_time(), 3),
+        "stage_seconds": round(process_seconds(), 3),
         "peak_memory_mb": round(getrusage(RUSAGE_SELF).ru_maxrss / 1024),
         "images_per_second": round(training.images / training.seconds, 1) if training.seconds else 0.0,
         "data": data,

@@ -41,7 +41,7 @@ def evaluate(
             results = tester.test_step(batch)
         evaluator.process(data_samples=results, data_batch=batch)
         scene = number * get_world_size() + get_rank()
-        if scene < SAMPLES:
+        if scene < min(SAMPLES, len(dataset)):
             truth = results[0].gt_sem_seg.data
             image = F.interpolate(batch["inputs"][0][0][None].float(), size=truth.shape[-2:])[0]
             thin = -(-max(truth.shape) // 256)
@@ -52,7 +52,7 @@ def evaluate(
     metric = evaluator.metrics[0]
     # Each process looks at as many scenes; those of them that are there to make up the number do not count.
     own = metric.results[: len(range(get_rank(), len(dataset), get_world_size()))]
-    areas = torch.stack([torch.stack(areas) for areas in own]).sum(0)
+    areas = torch.stack([torch.zeros(4, len(classes)), *(torch.stack(areas) for areas in own)]).sum(0)
     all_reduce(areas)
     per_class = metric.total_area_to_metrics(*areas, metric.metrics, metric.nan_to_num, metric.beta)["IoU"]
     scores = metric.compute_metrics([tuple(areas)])

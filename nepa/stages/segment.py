@@ -40,7 +40,7 @@ def segmenting(parameters: Parameters, classes: int) -> Task:
 
 
 def run(parameters: Parameters, variant: str, seed: int) -> None:
-    """Train UPerNet on the scenes; evaluate the averaged weights on the validation scenes with slide inference."""
+    """Train UPerNet on the scenes; evaluate on the validation scenes, as `segment.inference` says."""
     prepare_process(parameters, seed)
     paths = RunPaths.of(parameters, "segment", variant, seed)
     settings = parameters.segment

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -204,6 +205,10 @@ class _Runner(Runner):
     def _init_model_weights(self) -> None:
         """The weights are taken as they come; MMEngine's own would draw timm's anew over the loaded ones."""
 
+    def build_logger(self, *_: Any, **__: Any) -> MMLogger:
+        """One for errors alone; MMEngine's own would leave an open file behind with each training."""
+        return MMLogger.get_instance(self._experiment_name, log_level="ERROR")
+
     def build_visualizer(self, visualizer: None = None) -> None:
         """None: curves are written by `Curves`, and importing matplotlib takes as long as a tenth of a short run."""
 
@@ -233,6 +238,5 @@ def _runner(
         default_hooks=dict.fromkeys(unused),
         custom_hooks=hooks,
         default_scope="mmengine",
-        log_level="ERROR",
         randomness={"seed": seed},
     )

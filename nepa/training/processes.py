@@ -58,7 +58,7 @@ def passes_per_step(batch_size: int, images_per_pass: int | None, together: int 
     if batch_size % (processes * together):
         raise UserError(
             f"batch_size {batch_size} cannot be shared by {processes} processes"
-            f"{f' in multiples of {together}' if together > 1 else ''}; start a number that divides it"
+            f"{f' in multiples of {together}' if together > 1 else ''}; let execution's nodes x gpus divide it"
         )
     if images_per_pass is not None and images_per_pass < together:
         raise UserError(f"images_per_pass {images_per_pass} must be at least {together} here")

@@ -101,6 +101,15 @@ def test_numbers_of_one_s_own_are_kept(place: Path, capsys: pytest.CaptureFixtur
     assert main(["recipe", "digits"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"What stood there is no recipe; it is kept in {kept}."
     assert kept.read_text() == own
+    for number, text in (
+        (2, own.replace("mixup: 0.3", "mixup: 0.4")),
+        (3, "model: {heads: 3"),
+        (3, "model: {heads: 3"),
+    ):
+        Path("params.yaml").write_text(text)
+        assert main(["recipe", "digits"]) == 0
+        assert Path(f"params.yaml.before-{number}").read_text() == text and kept.read_text() == own
+    assert not Path("params.yaml.before-4").exists()
 
 
 def test_an_unknown_or_broken_recipe_leaves_params_yaml_alone(place: Path, capsys: pytest.CaptureFixture) -> None:
@@ -120,8 +129,9 @@ def test_an_unknown_or_broken_recipe_leaves_params_yaml_alone(place: Path, capsy
         assert main(["recipe", name]) == 2
         assert message in capsys.readouterr().err
     assert Path("params.yaml").read_bytes() == before and not list(place.glob(".params*"))
-    Path("params.yaml").write_text("model: {heads: 3")
-    assert main(["recipe", "digits"]) == 0  # whatever is there
+    for text in ("model: {heads: 3", "recipe: torn\n"):
+        Path("params.yaml").write_text(text)
+        assert main(["recipe", "digits"]) == 0  # whatever is there
     assert Path("params.yaml").read_bytes() == before
 
 
@@ -169,6 +179,15 @@ def test_bfloat16_trains_the_same_weights_but_for_its_rounding(place: Path) -> N
     assert (rounded[key] - exact[key]).norm() < 0.05 * exact[key].norm()
 
 
+def test_a_rehearsal_begins_with_a_valid_recipe(place: Path, capsys: pytest.CaptureFixture) -> None:
+    (place / "recipes/mine.yaml").write_text(
+        "based_on: imagenet-base-paper\npretraining: {full: {}, other: {objective: {shfit: true}}}\n"
+    )
+    assert main(["rehearse", "mine", "--images", "photographs"]) == 2
+    assert "recipes/mine.yaml: pretraining.other: objective.shfit: unknown key" in capsys.readouterr().err
+    assert not (place / "rehearsal").exists()
+
+
 def test_a_rehearsal_needs_a_recipe_with_images(place: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ["--images", "photographs", "--scenes", "streets"]
     assert main(["rehearse", "digits", *arguments]) == 2
@@ -197,7 +216,8 @@ def test_recipes_lose_nothing_of_their_base() -> None:
     base, code = (yaml.safe_load(_text(f"imagenet-base-{source}")) for source in ("paper", "code"))
     assert base.keys() == code.keys()
     assert {key for key in base["finetune"] if base["finetune"][key] != code["finetune"][key]} == {
-        "base_learning_rate", "warmup_epochs", "layer_decay", "layer_decay_end", "layer_warmup", "head_learning_rate",
+        "base_learning_rate", "warmup_epochs", "layer_decay", "layer_decay_end", "layer_decay_ramp", "layer_warmup",
+        "head_learning_rate",
         "augmentation", "clip_gradient",
     }  # fmt: skip
 

@@ -129,10 +129,14 @@ def test_what_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
         ({"hidden_size": 96}, "cls_token is (1, 1, 48), its description wants (1, 1, 96)"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'; only 'gelu' can be converted"),
         ({"qkv_bias": False}, "qkv_bias is False; only True"),
+        ({"hidden_size": 0}, "hidden_size is 0, expected a number above 0"),
+        ({"layerscale_value": None}, "layerscale_value is None, expected a number"),
         ({"model_type": "vit"}, "model_type 'vit' is not the reference's"),
     ):
         (source / "config.json").write_text(json.dumps(config | changes))
         assert message in refused(source, target, "timm", capsys)
+    (source / "config.json").write_text("[]")
+    assert "config.json holds list, expected an object" in refused(source, target, "timm", capsys)
     (source / "config.json").unlink()
     assert "config.json not found" in refused(source, target, "timm", capsys)
 

@@ -115,4 +115,6 @@ def test_command(project: Path, capsys: pytest.CaptureFixture) -> None:
     assert first.index("segment") < first.index("the default run") < first.index("finetune probe_mean") < len(first) - 1
     assert first[-1] == "all"
     assert main(["plan", "--gpus", "0"]) == 2
-    assert "--gpus and --tflops must be above 0" in capsys.readouterr().err
+    assert "--gpus 0 must be a number above 0" in capsys.readouterr().err
+    assert main(["plan", "--tflops", "nan"]) == 2
+    assert "--tflops nan must be a number above 0" in capsys.readouterr().err

@@ -99,6 +99,10 @@ def test_what_is_not_cifar10_is_refused(tmp_path: Path, small: dict[str, Images]
     (tmp_path / "plain.tar.gz").write_bytes(gzip.decompress(packed))
     with pytest.raises(UserError, match=r"plain\.tar\.gz is truncated or no gzip file"):
         read_cifar10(str(tmp_path / "plain.tar.gz"))
+    with gzip.open(tmp_path / "text.tar.gz", "wb") as file:
+        file.write(b"no archive")
+    with pytest.raises(UserError, match=r"text\.tar\.gz is no complete, uncompressed tar file"):
+        read_cifar10(str(tmp_path / "text.tar.gz"))
     larger = {split: Images(images.pixels.repeat(2, 1), images.labels) for split, images in small.items()}
     write_archive(tmp_path / "larger.tar", larger)
     with pytest.raises(UserError, match=r"larger\.tar: train/\w+/\d+\.png is no image of 32x32 pixels"):

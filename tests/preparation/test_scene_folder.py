@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
-from PIL import Image
+from PIL import ExifTags, Image
 
 from nepa.data.scenes import Classes
 from nepa.errors import UserError
@@ -85,6 +85,23 @@ def test_classes_of_ade20k(tmp_path: Path) -> None:
     assert write(as_zip(tmp_path, contents), tmp_path / "scenes").names == ("wall", "building")
 
 
+def test_a_scene_that_its_camera_turned_has_its_annotation_upright(tmp_path: Path) -> None:
+    """As MMSegmentation reads both."""
+    note = Image.Exif()
+    note[ExifTags.Base.Orientation] = 6
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((30, 20, 3), np.uint8)).save(file, "JPEG", exif=note)
+    for name, annotation in (("raw", np.zeros((30, 20), np.uint8)), ("upright", np.zeros((20, 30), np.uint8))):
+        (tmp_path / name).mkdir()
+        contents = files() | {"images/training/scene_1.jpg": file.getvalue()}
+        source = as_zip(tmp_path / name, contents | {"annotations/training/scene_1.png": encoded(annotation, "PNG")})
+        if name == "raw":
+            with pytest.raises(UserError, match=r"scene_1 is \(30, 20\), its image, upright, \(20, 30\)"):
+                write(source, tmp_path / name / "scenes")
+        else:
+            write(source, tmp_path / name / "scenes")
+
+
 def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
     (tmp_path / "inside").mkdir()
     contents = {f"../{name}" if "scene_0" in name else name: content for name, content in files().items()}
@@ -100,6 +117,8 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         "holds 2 training scenes; scenes.training is 3": {
             "annotations/training/scene_1.png": None, "images/training/scene_1.jpg": None,
         },
+        r"classes.txt is no UTF-8 text \(.*\); save it as such": {"classes.txt": "Bäume\n".encode("latin-1")},
+        "classes.txt names the class 'tree' twice": {"classes.txt": b"tree\ntree\n"},
         "has neither classes.txt nor objectInfo150.txt": {"classes.txt": None},
         "annotation scene_2 has class 2; there are names for 1": {"classes.txt": b"tree\n"},
         "training images end in jpg and png; give all the same ending": {
@@ -109,10 +128,10 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         "scene_1.jpg must be a PNG file, as annotations are": {
             "annotations/training/scene_1.png": None, "annotations/training/scene_1.jpg": encoded(PICTURE, "JPEG"),
         },
-        r"scene_1 is \(20, 30, 3\), its image \(20, 30, 3\); it needs one class for each pixel": {
+        r"scene_1 is \(20, 30, 3\), its image, upright, \(20, 30\); it needs one class for each pixel": {
             "annotations/training/scene_1.png": encoded(PICTURE, "PNG")
         },
-        r"scene_1 is \(20, 20\), its image \(20, 30, 3\)": {
+        r"scene_1 is \(20, 20\), its image, upright, \(20, 30\)": {
             "annotations/training/scene_1.png": encoded(PICTURE[:, :20, 0], "PNG")
         },
         "scene_0 cannot be read": {"images/training/scene_0.jpg": files()["images/training/scene_0.jpg"][:200]},

@@ -11,7 +11,7 @@ UNMENTIONED = {
     "model.rope_rescale", "pretrain.clip_gradient", "pretrain.augmentation.flip",
     "finetune.augmentation.random_erasing",
 }  # fmt: skip
-LEFT_BY_ALL = {"data.source", "segment.crop"}  # a folder of ImageNet-1K; 14 does not divide 512
+LEFT_BY_ALL = {"segment.crop"}  # 14 does not divide 512
 
 
 @pytest.mark.parametrize(
@@ -19,8 +19,8 @@ LEFT_BY_ALL = {"data.source", "segment.crop"}  # a folder of ImageNet-1K; 14 doe
     [
         ("imagenet-base-code", set()),
         ("imagenet-large-code", set()),
-        ("imagenet-base-paper", UNMENTIONED | {"pretrain.learn_qk_norm_scale"}),
-        ("imagenet-large-paper", UNMENTIONED),
+        ("imagenet-base-paper", UNMENTIONED | {"pretrain.learn_qk_norm_scale", "model.mlp_ratio"}),
+        ("imagenet-large-paper", UNMENTIONED | {"model.mlp_ratio"}),
     ],
 )
 def test_the_named_recipes_leave_paper_and_code_nowhere_else(
@@ -29,6 +29,24 @@ def test_the_named_recipes_leave_paper_and_code_nowhere_else(
     """What the paper's recipes leave is what the released code alone does."""
     monkeypatch.chdir(Path(__file__).parents[2])
     settings = settings_table(recipe_parameters(name))
+    settings = settings[settings["as in"] == "neither"]
     assert set(settings["setting"].str.strip("`")) == LEFT_BY_ALL | left
     alone = settings[~settings["setting"].str.strip("`").isin(LEFT_BY_ALL)]
     assert (alone["paper"] == "–").all()
+
+
+def test_where_paper_and_code_differ_it_says_whom_a_recipe_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    followed = {
+        name: settings_table(recipe_parameters(f"imagenet-base-{name}")).set_index("setting")["as in"]
+        for name in ("paper", "code")
+    }
+    assert followed["paper"]["`model.mlp`"] == followed["paper"]["`finetune.layer_decay`"] == "paper"
+    assert followed["paper"]["`model.absolute_positions`"] == followed["paper"]["`finetune.pool`"] == "code"
+    assert set(followed["code"]) == {"code", "neither"} and (followed["code"] == "neither").sum() == 1
+
+
+def test_what_is_not_segmented_has_no_settings_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    settings = settings_table(recipe_parameters("imagenet-ablations-50k"))["setting"]
+    assert not settings.str.contains("segment").any()

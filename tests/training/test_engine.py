@@ -5,6 +5,7 @@ import logging
 import math
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from conftest import Write
@@ -170,3 +171,10 @@ def test_the_average_has_the_statistics_of_batch_norm() -> None:
         trained(torch.randn(8, 3) + 5)
         averaging.after_train_iter(None, step)
         assert averaged.running_mean.equal(trained.running_mean) and averaged.running_mean.any()
+
+
+def test_no_training_leaves_a_file_open(tmp_path: Path, parameters: Parameters) -> None:
+    train(tmp_path / "first", parameters, Watched(parameters))
+    before = psutil.Process().num_fds()
+    train(tmp_path / "second", parameters, Watched(parameters))
+    assert psutil.Process().num_fds() <= before

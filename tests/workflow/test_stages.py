@@ -127,7 +127,7 @@ def imported(module: Path) -> Iterator[Path]:
                 yield from filter(Path.exists, (path.with_suffix(".py"), path / "__init__.py"))
 
 
-@pytest.mark.parametrize("name", ["prepare_images", "prepare_scenes", "pretrain", "finetune", "segment"])
+@pytest.mark.parametrize("name", ["prepare_images", "prepare_scenes", "pretrain", "finetune", "segment", "report"])
 def test_a_stage_depends_on_all_code_that_it_imports(name: str) -> None:
     found, following = set(), [ROOT / f"nepa/stages/{name}.py"]
     while following:

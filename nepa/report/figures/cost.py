@@ -4,7 +4,8 @@ from statistics import median
 
 from matplotlib.figure import Figure
 
-from nepa.report.collect import STAGES, Run
+from nepa.parameters.schema import STAGES
+from nepa.report.collect import Run
 from nepa.report.figures.style import WIDTH, with_plain_numbers
 
 TRAINING, REST = "#0072B2", "#A6CEE3"

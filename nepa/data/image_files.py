@@ -1,0 +1,25 @@
+"""Image files from anywhere, as Pillow reads them."""
+
+from PIL import ExifTags, Image
+
+# What Pillow raises for a damaged file depends on its format.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Image.DecompressionBombError)
+# By the orientation that a camera noted.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as its camera was held; itself where it is so.
+
+    Pillow's own `exif_transpose` also writes the notes of the camera anew, and fails on those that are malformed.
+    """
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    return image if turn is None else image.transpose(turn)
