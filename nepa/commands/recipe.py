@@ -6,8 +6,8 @@ from typing import Any
 
 from nepa.errors import UserError
 from nepa.files import write_atomically
-from nepa.parameters.loading import parse_parameters, read_yaml
-from nepa.parameters.recipes import RECIPES, opening, recipe_text
+from nepa.parameters.loading import read_yaml
+from nepa.parameters.recipes import RECIPES, opening, recipe_parameters, recipe_text
 
 TARGET = Path("params.yaml")
 
@@ -33,8 +33,7 @@ def put_in_place(name: str) -> str:
         UserError: there is no such recipe, or it is not valid.
     """
     text = recipe_text(name)
-    source = f"{RECIPES / name}.yaml"
-    parse_parameters(text, source)
+    recipe_parameters(name)
     found = TARGET.read_bytes() if TARGET.exists() else b""
     try:
         before = _flat(read_yaml(found.decode(), str(TARGET)))
@@ -43,7 +42,7 @@ def put_in_place(name: str) -> str:
     kept = None if not found or found == text.encode() or _is_a_recipe(before.get("recipe"), found) else _keep(found)
     with write_atomically(TARGET) as beside:
         beside.write_text(text)
-    after = _flat(read_yaml(text, source))
+    after = _flat(read_yaml(text, f"{RECIPES / name}.yaml"))
     changed = [key for key in before | after if before.get(key, "-") != after.get(key, "-")]
     lines = [f"{key}: {before.get(key, '-')} -> {after.get(key, '-')}" for key in changed]
     if kept:

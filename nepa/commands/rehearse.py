@@ -66,7 +66,10 @@ def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None
             log.info(f"rehearsal of {name}: {command} in {time.monotonic() - started:.1f} s")
     finally:
         os.chdir(before)
-    log.info(f"rehearsal of {name} went through; its report is {folder / 'results/report.md'}")
+    log.info(
+        f"rehearsal of {name} went through; its report is {folder / 'results/report.md'}. "
+        "For the run itself, params.yaml names where images and scenes lie: data.path, scenes.path"
+    )
 
 
 def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[str, Any]:
@@ -84,7 +87,7 @@ def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[s
         "scenes": recipe["scenes"] | {"path": "scenes"} | SCENES if recipe["segmentation"] else None,
         "pretrain": recipe["pretrain"] | few | {"monitor_every": 1, "monitor_images": 4},
         "finetune": recipe["finetune"] | few | {"labels": IMAGES["training"]},
-        "segment": recipe["segment"] | {"iterations": 2, "warmup_iterations": 1, "batch_size": 2} | precision,
+        "segment": recipe["segment"] | {"iterations": 1, "warmup_iterations": 0, "batch_size": 2} | precision,
         "pretraining": {"full": {}},
         "finetuning": {},
         "segmentation": {"full": {}} if recipe["segmentation"] else {},

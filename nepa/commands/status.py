@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from nepa.errors import UserError
 from nepa.files import read_json
 from nepa.runs.paths import RESULTS
 from nepa.training.status import STATUS_FILE, read_status
@@ -17,7 +18,13 @@ SILENT_AFTER = 120  # seconds: a running training speaks every five
 
 def describe_status() -> str:
     """What runs or was left unfinished, then what has finished, with means over seeds, of all recipes; from files
-    alone, so it also works on another machine that sees the same disk."""
+    alone, so it also works on another machine that sees the same disk.
+
+    Raises:
+        UserError: the current folder is not the project's.
+    """
+    if not Path("params.yaml").exists():
+        raise UserError("params.yaml not found; run from the project's root, where it lies")
     unfinished = [_unfinished(path) for path in sorted(Path("runs").glob(f"*/*/*/seed-*/{STATUS_FILE}"))]
     seeds: dict[Path, list[Path]] = defaultdict(list)
     for root in RESULTS.values():

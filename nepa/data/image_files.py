@@ -1,6 +1,6 @@
 """Image files from anywhere, as Pillow reads them."""
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 # What Pillow raises for a damaged file depends on its format.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Image.DecompressionBombError)
@@ -14,6 +14,11 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def what_is_wrong(error: Exception) -> str:
+    """What one of `DAMAGED` says; Pillow's own words for a file of no known format hold an address in memory."""
+    return "no image of a known format" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def upright(image: Image.Image) -> Image.Image:

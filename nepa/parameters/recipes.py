@@ -17,9 +17,15 @@ def recipe_parameters(name: str) -> Parameters:
     """The recipe's parameters, checked as params.yaml is.
 
     Raises:
-        UserError: there is no such recipe, or it is not valid.
+        UserError: there is no such recipe, it is not valid, or its results would be kept under another's name.
     """
-    return parse_parameters(recipe_text(name), f"{RECIPES / name}.yaml")
+    source = f"{RECIPES / name}.yaml"
+    parameters = parse_parameters(recipe_text(name), source)
+    if parameters.recipe != name:
+        raise UserError(
+            f"{source}: recipe is {parameters.recipe!r}, and results would be kept as its; make it {name!r}"
+        )
+    return parameters
 
 
 def recipe_text(name: str, asked_by: tuple[str, ...] = ()) -> str:

@@ -13,7 +13,7 @@ from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
 from tqdm import tqdm
 
-from nepa.data.image_files import DAMAGED
+from nepa.data.image_files import DAMAGED, what_is_wrong
 from nepa.data.images import Images
 from nepa.errors import UserError
 from nepa.preparation.image_folder import RawImage, find_images
@@ -89,5 +89,7 @@ def _decoded(source: Path, split: str, found: list[RawImage]) -> Images:
             with Image.open(io.BytesIO(image.read())) as decoded:
                 pixels[number] = np.asarray(decoded.convert("RGB")).reshape(32, 32, 3)
         except DAMAGED as error:
-            raise UserError(f"{source}: {image.name} is no image of 32x32 pixels ({error}); fetch it again") from None
+            raise UserError(
+                f"{source}: {image.name} is no image of 32x32 pixels ({what_is_wrong(error)}); fetch it again"
+            ) from None
     return Images(pixels, np.array([CLASSES.index(image.label) for image in found], np.int64))

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from nepa.data.image_files import DAMAGED, upright
+from nepa.data.image_files import DAMAGED, upright, what_is_wrong
 from nepa.data.scenes import SPLITS, Classes
 from nepa.errors import UserError
 from nepa.parameters.schema import SceneFolder
@@ -159,4 +159,4 @@ def _read(source: Path, stem: str, read: Callable[[], bytes]) -> tuple[bytes, Im
         image.load()
         return content, image
     except (*DAMAGED, zipfile.BadZipFile) as error:
-        raise UserError(f"{source}: {stem} cannot be read ({error}); fetch it again") from None
+        raise UserError(f"{source}: {stem} cannot be read ({what_is_wrong(error)}); fetch it again") from None

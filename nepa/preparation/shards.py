@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from nepa.data.image_files import DAMAGED, upright
+from nepa.data.image_files import DAMAGED, upright, what_is_wrong
 from nepa.data.images import file_checksum
 from nepa.data.shards import ShardIndex
 from nepa.errors import UserError
@@ -132,7 +132,7 @@ def _write_shard(job: Job) -> list[list[str]]:
                 try:
                     content = stored_bytes(image.read(), job.data)
                 except DAMAGED as error:
-                    unreadable.append([image.name, str(error)])
+                    unreadable.append([image.name, what_is_wrong(error)])
                     continue
                 member = tarfile.TarInfo(f"{len(index['label']):05d}.jpg")
                 member.size = len(content)

@@ -22,18 +22,24 @@ from nepa.training.engine import Training
 PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmsegmentation", "mmcv-lite", "numpy")
 
 
+PACKAGE = Path(nepa.__file__).parent
+
+
 @cache
-def code_checksum() -> str:
-    """SHA-256 over the sources of this package that the process has loaded: a commit can't name itself, files can.
+def loaded_sources() -> dict[Path, bytes]:
+    """The sources of this package that the process had loaded when it first asked.
 
     But the command line's, which in torchrun's processes has no name of its own: a run goes on in either.
     """
-    root = Path(nepa.__file__).parent
     loaded = {Path(module.__file__) for name, module in sys.modules.items() if name.split(".")[0] == "nepa"}
-    loaded.discard(root / "command_line.py")
+    return {path: path.read_bytes() for path in sorted(loaded - {PACKAGE / "command_line.py"})}
+
+
+def code_checksum() -> str:
+    """SHA-256 over the loaded sources: a commit can't name itself, files can."""
     digest = hashlib.sha256()
-    for path in sorted(loaded):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for path, content in loaded_sources().items():
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + content + b"\0")
     return digest.hexdigest()
 
 

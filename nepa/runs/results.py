@@ -14,6 +14,7 @@ from nepa.model.weights import write_weights
 from nepa.parameters import Parameters
 from nepa.runs.paths import RunPaths
 from nepa.runs.provenance import provenance
+from nepa.runs.start import refuse_changes
 from nepa.training.engine import Training
 from nepa.training.hooks import History
 from nepa.training.status import STATUS_FILE
@@ -46,7 +47,11 @@ def write_run(
         measured: what the history holds besides loss, learning rate and gradient norm.
         samples: for the report's pictures.
         names, colours: of the classes.
+
+    Raises:
+        UserError: parameters or sources were edited while it ran.
     """
+    refuse_changes(parameters, paths)
     description = describe_run(parameters, paths, metrics["status"], start, names, colours)
     write_weights(paths.checkpoints / file, weights, description.content())
     if samples is not None:

@@ -4,19 +4,29 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from timm.models.eva import Eva
 
 from nepa.data.images import file_checksum
+from nepa.errors import UserError
 from nepa.model.backbone import load_backbone
 from nepa.model.description import Description
-from nepa.parameters import Parameters
+from nepa.parameters import Parameters, load_parameters
+from nepa.parameters.declared import declared
+from nepa.parameters.loading import resolve_variant
+from nepa.parameters.schema import Stage
 from nepa.runs.outcome import Outcome
 from nepa.runs.paths import RunPaths
-from nepa.runs.provenance import code_checksum
+from nepa.runs.provenance import code_checksum, loaded_sources
 
+UNDO = "put it back, and the same command ends from its last checkpoint, or run it as it is now, which begins anew"
 # What a stage trains by, besides what all of them share.
-SECTIONS = {"pretrain": ("objective", "pretrain"), "finetune": ("finetune",), "segment": ("scenes", "segment")}
+SECTIONS: dict[Stage, tuple[str, ...]] = {
+    "pretrain": ("objective", "pretrain"),
+    "finetune": ("finetune",),
+    "segment": ("scenes", "segment"),
+}
 
 
 @dataclass(frozen=True)
@@ -70,12 +80,37 @@ def identity(parameters: Parameters, paths: RunPaths, data: str, start: Path | N
     return _checksum(
         {
             "run": paths.title,
-            "parameters": parameters.model_dump(include={"threads", "data", "model", *SECTIONS[paths.stage]}),
+            "parameters": _trained_by(parameters, paths.stage),
             "data": data,
             "start": None if start is None else file_checksum(start),
             "code": code_checksum(),
         }
     )
+
+
+def refuse_changes(parameters: Parameters, paths: RunPaths) -> None:
+    """Check that params.yaml and the sources are still those of the run.
+
+    DVC reads them when a stage has ended, and would record what was edited meanwhile as what its results came from.
+
+    Args:
+        parameters: the variant's, as they were when the run began.
+
+    Raises:
+        UserError: they are not, and what to do.
+    """
+    for path, content in loaded_sources().items():
+        if not path.exists() or path.read_bytes() != content:
+            raise UserError(f"{path} has changed since {paths.title} began; {UNDO}")
+    now = load_parameters()
+    groups = {each.variant: each.group for each in declared(now) if each.stage == paths.stage}
+    resolved = resolve_variant(now, groups[paths.variant], paths.variant) if paths.variant in groups else None
+    if resolved is None or _trained_by(resolved, paths.stage) != _trained_by(parameters, paths.stage):
+        raise UserError(f"params.yaml has changed for {paths.title} since it began; {UNDO}")
+
+
+def _trained_by(parameters: Parameters, stage: Stage) -> dict[str, Any]:
+    return parameters.model_dump(include={"threads", "data", "model", *SECTIONS[stage]})
 
 
 def _checksum(content: dict) -> str:

@@ -4,12 +4,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.dataset import DefaultSampler, pseudo_collate
-from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
+from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size, is_main_process
 from mmengine.evaluator import Evaluator
 from mmseg.datasets import ADE20KDataset
 from mmseg.evaluation import IoUMetric
 from mmseg.models import SegTTAModel
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from nepa.segmentation.segmentor import UPerNet
 
@@ -36,7 +37,8 @@ def evaluate(
     tester = SegTTAModel(segmentor).eval()
     sampler = DefaultSampler(dataset, shuffle=False, seed=0)
     loader = DataLoader(dataset, batch_size=1, sampler=sampler, num_workers=int(read_ahead), collate_fn=pseudo_collate)
-    for number, batch in enumerate(loader):
+    shown = tqdm(loader, desc="evaluate", unit=" scenes", delay=5, mininterval=5, disable=not is_main_process())
+    for number, batch in enumerate(shown):
         with torch.no_grad():
             results = tester.test_step(batch)
         evaluator.process(data_samples=results, data_batch=batch)

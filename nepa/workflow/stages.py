@@ -5,12 +5,14 @@ the stage was up to date at planning, or has been run since. The stages' real ou
 would delete them before a run that DVC may then find unnecessary.
 """
 
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import networkx
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage import Stage as DvcStage
 from zc.lockfile import LockError as Held
@@ -18,6 +20,7 @@ from zc.lockfile import LockFile
 
 from nepa.errors import UserError
 
+ATTEMPTS, SETTLED = 5, 0.5  # seconds that DVC may take to write the ledger
 MARKERS = Path(".snakemake/stages")
 
 
@@ -82,7 +85,20 @@ def is_constant(stage: DvcStage) -> bool:
 
 
 def read_stages() -> list[Stage]:
-    """All stages of the dvc.yaml files below the current folder, each after those that it reads from."""
+    """All stages of the dvc.yaml files below the current folder, each after those that it reads from.
+
+    Raises:
+        DvcException: the stages or the ledger cannot be read.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return _read_stages()
+        except DvcException:  # DVC writes the ledger in place, and a stage may end at any time
+            time.sleep(SETTLED)
+    return _read_stages()
+
+
+def _read_stages() -> list[Stage]:
     with Repo() as repo:
         graph = repo.index.graph  # from a stage to those that it reads from
         return [

@@ -116,6 +116,7 @@ def test_an_unknown_or_broken_recipe_leaves_params_yaml_alone(place: Path, capsy
     assert main(["recipe", "digits"]) == 0
     before = Path("params.yaml").read_bytes()
     (place / "recipes/broken.yaml").write_text("based_on: digits\nmodel: {heads: 3}\n")
+    (place / "recipes/copied.yaml").write_text("based_on: digits\nthreads: 2\n")
     (place / "recipes/itself.yaml").write_text("based_on: itself\n")
     (place / "recipes/empty.yaml").write_text("")
     (place / "recipes/torn.yaml").write_text("model: {heads: 3")
@@ -123,6 +124,7 @@ def test_an_unknown_or_broken_recipe_leaves_params_yaml_alone(place: Path, capsy
         ("nothing", "recipes/nothing.yaml not found; there are broken, cifar10, "),
         ("broken", "recipes/broken.yaml: model: "),
         ("itself", "recipes/itself.yaml is based on itself, by way of itself; mend based_on"),
+        ("copied", "recipes/copied.yaml: recipe is 'digits', and results would be kept as its; make it 'copied'"),
         ("empty", "recipes/empty.yaml holds NoneType, expected a map"),
         ("torn", "recipes/torn.yaml, line 1 is not YAML"),
     ):
@@ -181,7 +183,7 @@ def test_bfloat16_trains_the_same_weights_but_for_its_rounding(place: Path) -> N
 
 def test_a_rehearsal_begins_with_a_valid_recipe(place: Path, capsys: pytest.CaptureFixture) -> None:
     (place / "recipes/mine.yaml").write_text(
-        "based_on: imagenet-base-paper\npretraining: {full: {}, other: {objective: {shfit: true}}}\n"
+        "based_on: imagenet-base-paper\nrecipe: mine\npretraining: {full: {}, other: {objective: {shfit: true}}}\n"
     )
     assert main(["rehearse", "mine", "--images", "photographs"]) == 2
     assert "recipes/mine.yaml: pretraining.other: objective.shfit: unknown key" in capsys.readouterr().err

@@ -59,6 +59,9 @@ def test_a_truncated_result_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    assert main(["status"]) == 2
+    assert capsys.readouterr().err == "nepa: error: params.yaml not found; run from the project's root, where it lies\n"
+    Path("params.yaml").touch()
     path = Path("results/runs/small/pretrain/full/seed-0/run.json")
     path.parent.mkdir(parents=True)
     path.write_text('{"seconds": ')

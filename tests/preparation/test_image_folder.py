@@ -263,6 +263,7 @@ def test_bad_images_up_to_a_limit(tmp_path: Path) -> None:
     folder = prepare(tmp_path, settings(raw, unreadable_allowed=2))
     manifest = json.loads((folder / "manifest.json").read_text())
     assert [name for name, _ in manifest["unreadable"]] == ["train/n01/image_00.JPEG", "val/n01/image_12.JPEG"]
+    assert manifest["unreadable"][1][1] == "no image of a known format"  # without an address in memory
     assert manifest["images"] == {"training": 11, "validation": 5}
 
 

@@ -13,6 +13,8 @@ from signals import signalled
 from torch.utils.data import DataLoader
 
 from nepa.command_line import main
+from nepa.runs import start
+from nepa.stages import pretrain
 from nepa.training import engine
 
 STAGES = ("pretrain", "finetune", "segment")
@@ -98,11 +100,48 @@ def test_changed_parameters_start_anew(drawing: Path, caplog: pytest.LogCaptureF
     with caplog.at_level(logging.INFO, "nepa"):
         assert main(["pretrain"]) == 0
     assert "goes on after" not in caplog.text
+    assert f"begins anew; what {SCRATCH}/pretrain/full/seed-0 has is of other parameters" in caplog.text
     # How a run is carried out is no part of what it depends on, and the earlier run has lost nothing.
     change(pretrain={"weight_decay": 0.05}, execution={"checkpoint_minutes": 1.0})
     with caplog.at_level(logging.INFO, "nepa"):
         assert main(["pretrain"]) == 0
     assert "goes on after step 5 of 12" in caplog.text
+
+
+def test_what_is_edited_while_it_runs_is_not_recorded_as_its_own(
+    drawing: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """DVC reads parameters and sources when a stage has ended."""
+    evaluate = pretrain.evaluate_pretraining
+
+    def after(edit: Callable[[], Any]) -> None:
+        monkeypatch.setattr(pretrain, "evaluate_pretraining", lambda *given: (edit(), evaluate(*given))[1])
+
+    # Another variant, and how runs are carried out, are nothing to it.
+    after(lambda: change(pretraining={"masked": {"objective": {"shift": False}}}, execution={"watch": []}))
+    assert main(["pretrain"]) == 0
+    expected = outcome("pretrain")
+    shutil.rmtree("results")
+    shutil.rmtree("checkpoints")
+
+    after(lambda: change(pretrain={"weight_decay": 0.1}))
+    assert main(["pretrain"]) == 2
+    assert "params.yaml has changed for pretrain full seed 0 since it began; put it back" in capsys.readouterr().err
+    change(pretrain={"weight_decay": 0.05})
+    source = drawing / "model.py"
+    source.write_text("now")
+    with monkeypatch.context() as patch:
+        patch.setattr(start, "loaded_sources", lambda: {source: b"then"})
+        patch.setattr(pretrain, "evaluate_pretraining", evaluate)
+        assert main(["pretrain"]) == 2
+    assert f"{source} has changed since pretrain full seed 0 began; put it back" in capsys.readouterr().err
+    assert not Path("results").exists() and not Path("checkpoints").exists()
+
+    monkeypatch.setattr(pretrain, "evaluate_pretraining", evaluate)
+    with caplog.at_level(logging.INFO, "nepa"):
+        assert main(["pretrain"]) == 0
+    assert "goes on after step 12 of 12" in caplog.text
+    assert outcome("pretrain") == expected
 
 
 @pytest.mark.slow

@@ -4,11 +4,13 @@ import ast
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 import yaml
 from conftest import ROOT, smallest_parameters
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from snakemake.cli import parse_args
 
@@ -43,6 +45,19 @@ def test_order_and_resources(toy: Path) -> None:
     assert order.index("check") < order.index("first") < order.index("second")
     assert stages["second"].after == ("first",)
     assert stages["first"].meta["cpus"] == 2
+
+
+def test_a_ledger_that_is_being_written_is_read_again(toy: Path) -> None:
+    ledger = toy / "dvc.lock"
+    whole = ledger.read_bytes()
+    ledger.write_text("stages: {")
+    writer = Timer(0.7, lambda: ledger.write_bytes(whole))
+    writer.start()
+    assert len(read_stages()) == 4
+    writer.join()
+    ledger.write_text("stages: {")
+    with pytest.raises(DvcException):
+        read_stages()
 
 
 def test_resources_of_several_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
