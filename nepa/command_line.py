@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "convert a checkpoint of the reference implementation or of the pipeline into another format",
         _convert,
     )
-    command.add_argument("source", type=Path, help="a safetensors file, or a folder that holds model.safetensors")
+    command.add_argument("source", type=Path, help="a safetensors file, or the folder of a single one")
     command.add_argument("target", type=Path, help="a new folder; for `pipeline` a new file")
     command.add_argument("--to", choices=FORMATS, required=True, dest="form")
     command = add(

@@ -34,12 +34,16 @@ class Checkpoint:
 def read_checkpoint(source: Path) -> Checkpoint:
     """Read a checkpoint of the reference, of the pipeline or of timm's format; it says itself which one it is.
 
+    Args:
+        source: a safetensors file, or the folder of a single one.
+
     Raises:
         UserError: it is missing, truncated, no safetensors, or its weights are not those of its model.
     """
-    path = source / "model.safetensors" if source.is_dir() else source
+    within = list(source.glob("*.safetensors"))
+    path = within[0] if len(within) == 1 else source / "model.safetensors" if source.is_dir() else source
     weights, text = read_weights(
-        path, absent="name a safetensors file or the folder that holds one", damaged="fetch it again"
+        path, absent="name a safetensors file or the folder that holds a single one", damaged="fetch it again"
     )
     if text is not None:
         description = read_description(text, path)

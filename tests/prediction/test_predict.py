@@ -65,7 +65,7 @@ def test_classes_are_what_the_evaluation_saw(
     model.load_state_dict(load_file(checkpoints["classifier"]))
     with torch.no_grad():
         expected = model(seen)
-    found = predict(capsys, *paths, "--checkpoint", checkpoints["classifier"], "--top", "20")
+    found = predict(capsys, *paths, "--checkpoint", checkpoints["classifier"].parent, "--top", "20")
     assert [line["image"] for line in found] == paths
     for line, shares in zip(found, expected.softmax(1), strict=True):
         assert [row["name"] for row in line["classes"]] == [str(c.item()) for c in shares.argsort(descending=True)]
@@ -187,6 +187,10 @@ def test_nothing_to_predict(checkpoints: dict[str, Path], capsys: pytest.Capture
     for arguments, message in (
         ([str(checkpoints["backbone"])], "is a backbone and has no classes to predict"),
         (["nowhere"], "nowhere not found"),
+        (
+            [str(checkpoints["classifier"].parents[4])],
+            "model.safetensors not found; name a safetensors file or the folder",
+        ),
         ([str(checkpoints["classifier"]), "--top", "0"], "--top 0 must be a number above 0"),
     ):
         assert main(["predict", "image.png", "--checkpoint", *arguments]) == 2
