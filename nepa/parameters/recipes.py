@@ -1,6 +1,7 @@
 """Recipes: whole sets of numbers for params.yaml, each perhaps based on another."""
 
 import io
+import re
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -11,6 +12,8 @@ from nepa.parameters.loading import GROUPS, parse_parameters, read_yaml
 from nepa.parameters.schema import Parameters
 
 RECIPES = Path("recipes")
+STATED = re.compile(r"# ([PC]\b|\?)")  # notes that begin with who states a number
+NOTES = 33  # the column of the recipes' notes
 
 
 def recipe_parameters(name: str) -> Parameters:
@@ -71,8 +74,24 @@ def _lay_over(base: CommentedMap, own: CommentedMap) -> None:
         # Maps of variants are taken whole; sections are merged, so that a recipe names only what it changes.
         if isinstance(value, CommentedMap) and isinstance(base.get(key), CommentedMap) and key not in GROUPS:
             _lay_over(base[key], value)
-        else:
-            base[key] = value
+            continue
+        base[key] = value
+        if not isinstance(value, CommentedMap):
+            _lay_note_over(base, own, key)
+
+
+def _lay_note_over(base: CommentedMap, own: CommentedMap, key: str) -> None:
+    """A note at the end of a line belongs to its number. The recipe's own takes its place, if there is one; one that
+    says who states the base's number, and nothing of others, goes with it."""
+    token, theirs = base.ca.items.get(key, [None] * 3)[2], own.ca.items.get(key, [None] * 3)[2]
+    note, _, rest = ("" if token is None else token.value).partition("\n")  # and the lines of comments that follow
+    new = "" if theirs is None else theirs.value.partition("\n")[0]
+    if not new and (";" in note or not STATED.match(note)):
+        return
+    if token is not None:
+        token.value = f"{new}\n{rest}"
+    elif new:
+        base.yaml_add_eol_comment(new, key, column=NOTES)
 
 
 def _without_opening(text: str) -> str:

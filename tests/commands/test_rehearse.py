@@ -90,6 +90,19 @@ def test_a_recipe_says_what_changes_and_keeps_the_comments(place: Path, capsys: 
     assert all(f"\n{name}\n" in "\n" + capsys.readouterr().out for name in ["digits"])
 
 
+def test_a_note_goes_with_its_number(place: Path) -> None:
+    """A number of one's own is neither the paper's nor the code's."""
+    (place / "recipes/mine.yaml").write_text(
+        "based_on: imagenet-base-paper\nrecipe: mine\nseeds: {classification: [1]}\ndata: {mean: 0.4}\n"
+        "model:\n  rope_base: 10.0  # own\n  mlp: gelu\npretrain:\n  epochs: 5  # mine\n"
+    )
+    lines = recipe_text("mine").splitlines()
+    assert "  classification: [1]" in lines and "  mean: 0.4" in lines
+    assert "  mlp: gelu                      # P: swiglu; C: gelu" in lines
+    assert "  rope_base: 10.0                # own" in lines and "  epochs: 5                      # mine" in lines
+    assert any(line.startswith("# P states UPerNet") for line in lines)
+
+
 def test_numbers_of_one_s_own_are_kept(place: Path, capsys: pytest.CaptureFixture) -> None:
     kept = Path("params.yaml.before")
     assert main(["recipe", "digits"]) == main(["recipe", "imagenet-base-code"]) == 0
