@@ -14,8 +14,8 @@ from nepa.bench.workload import with_execution
 from nepa.command_line import main
 from nepa.data.stream import set_random_state
 from nepa.errors import UserError
-from nepa.parameters import VariantGroup, load_parameters
-from nepa.parameters.loading import resolve_variant
+from nepa.parameters import load_parameters
+from nepa.parameters.loading import VariantGroup, resolve_variant
 from nepa.parameters.schema import Stage
 from nepa.plan.tasks import build_task
 from nepa.training.placement import GlobalBatchNorm, device, place
