@@ -163,7 +163,8 @@ def _load_parameters(recipe: str | None = None) -> Parameters:
     if recipe is None:
         parameters = load_parameters()
     else:
-        from nepa.parameters.recipes import recipe_parameters  # not for all, of which it would be part of the code
+        # Here, or else it would count as code of every run, which reads no recipe.
+        from nepa.parameters.recipes import recipe_parameters
 
         parameters = recipe_parameters(recipe)
     # Its thread pools read these once.
