@@ -17,7 +17,7 @@ from types import ModuleType
 
 from nepa.errors import UserError
 from nepa.parameters import Parameters, load_parameters
-from nepa.parameters.declared import declared
+from nepa.parameters.declared import variants_of
 from nepa.parameters.loading import resolve_variant
 
 REMEDIES = {
@@ -250,7 +250,7 @@ def _compare(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> int:
     parameters = _load_parameters()
     stage, variant = options.stage, options.variant
-    known = {training.variant: training for training in declared(parameters) if training.stage == stage}
+    known = variants_of(parameters, stage)
     if not known:
         raise UserError(f"params.yaml: no variant has a {stage} stage; add one, as docs/adding-a-variant.md says")
     if variant not in known:

@@ -64,7 +64,7 @@ def test_the_report_says_what_the_table_says() -> None:
 
 def test_the_readme_counts_what_the_report_counts() -> None:
     report, readme = (" ".join((ROOT / name).read_text().split()) for name in ("results/report.md", "README.md"))
-    counted = re.search(r"Comparisons of the paper that have been made here: (\d+, of which .*?)\.", report)[1]
+    counted = re.search(r"Comparisons of the paper that have been made here: (\d+, of which .*?);", report)[1]
     assert f"{counted}." in readme
 
 

@@ -13,7 +13,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from nepa.bench.rows import Row
 from nepa.data.shards import ShardedImages
-from nepa.data.transforms import EvaluationTransform, crop_resized, draw_crop
+from nepa.data.transforms import EvaluationTransform, crop_resized, draw_crop, shorter_side
 from nepa.parameters.schema import Augmentation, ImageFolder
 
 
@@ -47,8 +47,8 @@ def training_error(folder: Path, data: ImageFolder, augmentation: Augmentation) 
 
 def evaluation_error(folder: Path, data: ImageFolder) -> tuple[float, float]:
     """Mean and largest difference, of 255, of our evaluation transform from torchvision's on PIL images."""
-    shorter_side = math.floor(data.image_size / data.crop_share)
-    theirs = Compose([Resize(shorter_side, InterpolationMode.BICUBIC), CenterCrop(data.image_size)])
+    resized = Resize(shorter_side(data.image_size, data.crop_share), InterpolationMode.BICUBIC)
+    theirs = Compose([resized, CenterCrop(data.image_size)])
     ours, images = EvaluationTransform(data), _images(folder)
     differences = [
         _difference(ours(images.read(position)), theirs(_picture(images, position))) for position in images.chosen

@@ -68,13 +68,19 @@ def _together(changes: list[Change]) -> str:
 
 def _row(change: Change) -> dict[str, str]:
     difference = change.difference
-    interval = "" if difference.n < 2 else f" [{difference.low:+.3g}, {difference.high:+.3g}]"
+    first, second = (markdown.NONE if mean is None else f"{mean:.4g}" for mean in (change.first, change.second))
+    interval, count = markdown.NONE, 0
+    if difference is not None:
+        count = difference.n
+        interval = f"{difference.mean:+.3g}"
+        if count > 1:
+            interval += f" [{difference.low:+.3g}, {difference.high:+.3g}]"
     return {
         "run": change.run,
         "metric": change.metric,
-        "A": f"{change.first:.4g}",
-        "B": f"{change.second:.4g}",
-        "B − A": f"{difference.mean:+.3g}{interval}",
-        "seeds": f"{difference.n}" if change.paired else f"{difference.n}, unpaired",
+        "A": first,
+        "B": second,
+        "B − A": interval,
+        "seeds": f"{count}" if change.paired or not count else f"{count}, unpaired",
         "judgement": change.judgement,
     }

@@ -11,9 +11,12 @@ from nepa.compare.sides import Side
 from nepa.report.markdown import NONE
 from nepa.report.statistics import Difference, independent_difference, paired_difference
 
-Judgement = Literal["beyond the seeds", "within the seeds", "one seed", "alike in all seeds", "the schedule"]
+Judgement = Literal[
+    "seeds lost", "beyond the seeds", "within the seeds", "one seed", "alike in all seeds", "the schedule"
+]
 JUDGEMENTS: tuple[Judgement, ...] = get_args(Judgement)
 SCHEDULE = ("steps", "images", "labels")  # follow from the settings; nothing of them is measured
+Seeds = dict[int, float | None]  # None where the run has no number, as where it diverged
 NO_WIDTH = 1e-6  # of an interval, as a share of the difference: seeds that differ by as much each could not do less
 
 
@@ -23,23 +26,27 @@ class Change:
 
     Attributes:
         run: `recipe/stage/variant`.
-        first, second: means over the seeds that are compared.
-        difference: `second` minus `first`, with its interval.
+        first, second: means over the seeds that are compared; None of none.
+        difference: `second` minus `first`, with its interval; None where a side has lost all seeds.
         paired: over seeds that both sides have.
+        lost: a run is on both sides or on one, but not its number, as where it diverged: the others prove nothing.
     """
 
     run: str
     metric: str
-    first: float
-    second: float
-    difference: Difference
+    first: float | None
+    second: float | None
+    difference: Difference | None
     paired: bool
+    lost: bool
 
     @property
     def judgement(self) -> Judgement:
         """Whether the interval excludes 0, by the report's rule."""
         if self.metric in SCHEDULE:
             return "the schedule"
+        if self.lost or self.difference is None:
+            return "seeds lost"
         if self.difference.n < 2:
             return "one seed"
         if self.difference.high - self.difference.low <= NO_WIDTH * abs(self.difference.mean):
@@ -60,23 +67,24 @@ def changed_parameters(first: Side, second: Side) -> pd.DataFrame | None:
 
 
 def changed_metrics(first: Side, second: Side) -> tuple[list[Change], int]:
-    """Metrics that changed, those beyond the seeds first, and how many did not; per-class metrics are left out."""
-    both = _values(first, second)
+    """Metrics that changed, the gravest first, and how many did not; per-class metrics are left out."""
     changes, same = [], 0
-    for (run, metric), (before, after) in sorted(both.items()):
+    for (run, metric), sides in sorted(_values(first, second).items()):
+        if not all(sides):
+            continue  # on one side only
+        before, after = ({seed: value for seed, value in side.items() if value is not None} for side in sides)
+        lost = sides[0].keys() - before.keys() != sides[1].keys() - after.keys()
         common = sorted(before.keys() & after.keys())
         if common:
             before, after = ({seed: values[seed] for seed in common} for values in (before, after))
             difference = paired_difference(after, before)
         else:
             difference = independent_difference(after, before)
-        if difference is None:
-            continue  # on one side only
-        if common and before == after:
+        if common and before == after and not lost:
             same += 1
             continue
-        means = (sum(values.values()) / len(values) for values in (before, after))
-        changes.append(Change(run, metric, *means, difference, bool(common)))
+        means = (sum(values.values()) / len(values) if values else None for values in (before, after))
+        changes.append(Change(run, metric, *means, difference, bool(common), lost))
     return sorted(changes, key=lambda change: JUDGEMENTS.index(change.judgement)), same
 
 
@@ -102,14 +110,17 @@ def _setting(value: Any) -> str:
     return NONE if value is None else str(value)
 
 
-def _values(first: Side, second: Side) -> dict[tuple[str, str], tuple[dict[int, float], dict[int, float]]]:
-    """Numbers of both sides, by run and metric, by seed."""
-    found: dict[Any, tuple[dict[int, float], dict[int, float]]] = defaultdict(lambda: ({}, {}))
-    sides = ({run: {"data": metrics} for run, metrics in side.metrics.items()} for side in (first, second))
-    for path, metrics in diff(*sides, with_unchanged=True).items():
-        run, seed = path.rsplit("/seed-", 1)
-        for metric, values in metrics.items():
-            for side, value in zip(found[run, metric], (values["old"], values["new"]), strict=True):
-                if isinstance(value, int | float) and not isinstance(value, bool) and value == value:  # nan is none
-                    side[int(seed)] = value
-    return {key: values for key, values in found.items() if "." not in key[1]}
+def _values(first: Side, second: Side) -> dict[tuple[str, str], tuple[Seeds, Seeds]]:
+    """Numbers of both sides, by run and metric, by seed; of metrics that are a number with any seed."""
+    found: dict[tuple[str, str], tuple[Seeds, Seeds]] = defaultdict(lambda: ({}, {}))
+    for number, side in enumerate((first, second)):
+        for path, metrics in side.metrics.items():
+            run, seed = path.rsplit("/seed-", 1)
+            for metric, value in metrics.items():
+                if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+                    found[run, metric][number][int(seed)] = None if value != value else value
+    return {
+        key: sides
+        for key, sides in found.items()
+        if any(value is not None for side in sides for value in side.values())
+    }

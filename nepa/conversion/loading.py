@@ -1,10 +1,10 @@
 """How an exported checkpoint is loaded and called, as its model card says it."""
 
-import math
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from nepa.data.transforms import shorter_side
 from nepa.model.architecture import backbone_arguments
 from nepa.model.description import Description
 from nepa.model.registration import INPUT, SIZES
@@ -65,7 +65,7 @@ def how_to_call(description: Description, form: str) -> str:
 def _resizing(description: Description) -> str:
     settings = description.segmentation
     if settings is None:
-        shorter = math.floor(description.image_size / description.crop_share)
+        shorter = shorter_side(description.image_size, description.crop_share)
         return f"the image's shorter side was resized to {shorter} (bicubic), and the centre was cut out"
     scale = "as they are" if settings.test_scale is None else f"resized to fit {settings.test_scale}"
     if settings.inference == "whole":

@@ -49,9 +49,7 @@ RUN = {
 }
 
 
-def write_model_card(
-    checkpoint: Checkpoint, folder: Path, target: Path, form: str, difference: float | None = None
-) -> None:
+def write_model_card(checkpoint: Checkpoint, folder: Path, target: Path, form: str, difference: float | None) -> None:
     """Write README.md into `folder`, of what else lies in it.
 
     Args:

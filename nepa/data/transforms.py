@@ -89,12 +89,17 @@ class TrainingTransform:
         return image if self.erase is None else self.erase(normalised(image, self.data))
 
 
+def shorter_side(image_size: int, crop_share: float) -> int:
+    """What an image's shorter side is resized to, in pixels, before its centre is cut out."""
+    return math.floor(image_size / crop_share)
+
+
 class EvaluationTransform:
-    """Shorter side to image_size / crop_share, then the centre: (C, H, W) to (C, size, size), both uint8."""
+    """Resized, then its centre: (C, H, W) to (C, size, size), both uint8."""
 
     def __init__(self, data: Input) -> None:
         self.size = data.image_size
-        self.shorter_side = math.floor(data.image_size / data.crop_share)
+        self.shorter_side = shorter_side(data.image_size, data.crop_share)
 
     def __call__(self, image: Tensor) -> Tensor:
         image = resize(image, [self.shorter_side], InterpolationMode.BICUBIC, antialias=True)

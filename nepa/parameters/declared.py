@@ -43,6 +43,11 @@ def declared(parameters: Parameters) -> Iterator[Declared]:
                     yield Declared(stage, group, variant, seeds, further)
 
 
+def variants_of(parameters: Parameters, stage: Stage) -> dict[str, Declared]:
+    """What a stage trains, by variant."""
+    return {each.variant: each for each in declared(parameters) if each.stage == stage}
+
+
 def declared_runs(parameters: Parameters) -> set[tuple[Stage, str, int]]:
     """Stage, variant and seed of every run."""
     return {(each.stage, each.variant, seed) for each in declared(parameters) for seed in each.seeds}

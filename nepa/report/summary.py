@@ -13,7 +13,7 @@ from nepa.report.figures.confusion import SHOWN as CONFUSION_OF
 from nepa.report.markdown import bold, interval, joined, link, paper_figure, section
 from nepa.report.statistics import Difference, holds_among, paired_difference
 from nepa.report.table import paper
-from nepa.report.verdict import by_seed, can_decide
+from nepa.report.verdict import by_seed, can_decide, lost_seeds
 
 # In the order of the summary. `reference` is no finding.
 KINDS = ("reproduced", "partly reproduced", "not reproduced", "not resolved", "not tested", "not in the paper")
@@ -68,12 +68,16 @@ def missing_runs(parameters: Parameters, runs: list[Run]) -> list[str]:
 
 
 def counts(tables: list[PaperTable]) -> str:
-    """How many of the paper's comparisons came out how; a variant in two of its tables counts in each."""
-    found = Counter(row.verdict.kind for _, row in _findings(tables) if row.verdict.kind != "not in the paper")
+    """How many of the paper's comparisons came out how; one that stands in two of its tables counts once."""
+    distinct = {(table.reference, row.variant, row.metric, row.verdict.kind) for table, row in _findings(tables)}
+    found = Counter(kind for *_, kind in distinct if kind != "not in the paper")
     total = sum(found.values())
     kinds = [kind for kind in KINDS if kind != "not in the paper" and (found[kind] or kind != "not tested")]
     parts = [f"{found[kind]} {kind}" for kind in kinds]
-    return f"Comparisons of the paper that have been made here: {total}, of which {joined(parts)}."
+    return (
+        f"Comparisons of the paper that have been made here: {total}, of which {joined(parts)}; one that stands in two "
+        "tables counts once."
+    )
 
 
 def intervals(tables: list[PaperTable], runs: list[Run]) -> str:
@@ -114,6 +118,7 @@ def _over_random_weights(runs: list[Run]) -> dict[str, Difference]:
             *(by_seed(runs, "finetune", name, "top1") for name in (pretrained, random))
         )
         for pretrained, random in FLOORS
+        if not any(lost_seeds(runs, "finetune", name, "top1") for name in (pretrained, random))
     }
     return {name: difference for name, difference in pairs.items() if can_decide(difference)}
 

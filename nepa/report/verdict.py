@@ -89,6 +89,11 @@ def row_verdict(
         if figure is None:
             return Verdict("not in the paper", lost)
         return Verdict("not reproduced", f"not reproduced: {lost}")
+    if lost := lost_seeds(runs, stage, reference, metric):
+        # Those that are left are no fair sample: the variant's seeds are counted where it is the one that diverged.
+        if figure is None:
+            return Verdict("not in the paper", f"of {reference} {lost}")
+        return Verdict("not resolved", f"not resolved: of {reference} {lost}")
     difference = paired_difference(by_seed(runs, stage, reference, metric), by_seed(runs, stage, variant, metric))
     if not can_decide(difference) or not difference.resolved:
         if figure is None:

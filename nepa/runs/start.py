@@ -13,7 +13,7 @@ from nepa.errors import UserError
 from nepa.model.backbone import load_backbone
 from nepa.model.description import Description
 from nepa.parameters import Parameters, load_parameters
-from nepa.parameters.declared import declared
+from nepa.parameters.declared import variants_of
 from nepa.parameters.loading import resolve_variant
 from nepa.parameters.schema import Stage
 from nepa.runs.outcome import Outcome
@@ -103,8 +103,8 @@ def refuse_changes(parameters: Parameters, paths: RunPaths) -> None:
         if not path.exists() or path.read_bytes() != content:
             raise UserError(f"{path} has changed since {paths.title} began; {UNDO}")
     now = load_parameters()
-    groups = {each.variant: each.group for each in declared(now) if each.stage == paths.stage}
-    resolved = resolve_variant(now, groups[paths.variant], paths.variant) if paths.variant in groups else None
+    declared = variants_of(now, paths.stage).get(paths.variant)
+    resolved = None if declared is None else resolve_variant(now, declared.group, paths.variant)
     if resolved is None or _trained_by(resolved, paths.stage) != _trained_by(parameters, paths.stage):
         raise UserError(f"params.yaml has changed for {paths.title} since it began; {UNDO}")
 

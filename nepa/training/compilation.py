@@ -27,7 +27,10 @@ def compile_training(model: nn.Module, backbone: Eva, one_graph: bool) -> None:
     Raises:
         UserError: what compiles is missing.
     """
-    require_compiler(next(model.parameters()).device.type)
+    device = next(model.parameters()).device.type
+    require_compiler(device)
+    # Between small kernels Python is the slower caller; a GPU runs behind and does not see who calls.
+    inductor.cpp_wrapper = device == "cpu"
     inductor.fallback_random = True  # drop path and masks are drawn as they are uncompiled, on a GPU too
     torch.compiler.reset()  # what earlier trainings of this process compiled counts towards dynamo's limits
     if one_graph:

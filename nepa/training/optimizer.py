@@ -77,9 +77,7 @@ class ClippedOptimizer(OptimWrapper):
         gradient_norm: of the last step, before clipping: a tensor () on the device.
     """
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, max_norm: float, precision: Precision = "float32", passes: int = 1
-    ) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, max_norm: float, precision: Precision, passes: int) -> None:
         super().__init__(optimizer, accumulative_counts=passes)
         self.precision = precision
         groups = optimizer.param_groups

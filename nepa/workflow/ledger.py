@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from dvc.dependency.base import Dependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage import Stage
@@ -116,6 +117,12 @@ def _changed(stage: Stage, recorded: dict) -> bool:
         return True
     if not is_constant(stage) and any(out.status() for out in stage.outs if not out.use_cache):
         return True
-    return any(
-        dep.hash_info != recorded[dep.fs_path] if dep.fs_path in recorded else bool(dep.status()) for dep in stage.deps
-    )
+    return any(_changed_dependency(dep, recorded) for dep in stage.deps)
+
+
+def _changed_dependency(dep: Dependency, recorded: dict) -> bool:
+    if dep.fs_path in recorded:
+        return dep.hash_info != recorded[dep.fs_path]
+    within = any(str(parent) in recorded for parent in Path(dep.fs_path).parents)
+    # Of one file in what a stage writes, the ledger of that stage says nothing; its own changes are followed anyway.
+    return (dep.exists or not within) and bool(dep.status())

@@ -67,9 +67,26 @@ def test_seeds_statuses_and_runs_that_one_side_lacks(states: Path, capsys: pytes
     shutil.rmtree(states / "after/results/runs/small/finetune/full/seed-2")
     text = " ".join(shown(capsys, "before", "after").replace("|", " ").split())
     assert "small/finetune/noisy/seed-1 ok diverged" in text
+    # What is left is better by 2 points or more with each seed, and proves nothing.
+    assert "small/finetune/noisy top1 80 82 +2 [-10.7, +14.7] 2 seeds lost" in text
     assert "2, unpaired" in text
     assert "Only in A: small/finetune/full (seed 0, 1, 2); small/finetune/same (seed 0, 1, 2)." in text
     assert "Only in B: small/finetune/full (seed 7, 8)." in text
+
+
+def test_what_is_left_of_lost_seeds_proves_nothing(states: Path, capsys: pytest.CaptureFixture) -> None:
+    for seed in range(3):
+        write_metrics(states / "after", "same", seed, top1=None, loss=None, status="diverged")
+    write_metrics(states / "after", "full", 2, top1=None, status="diverged")
+    text = shown(capsys, "before", "after")
+    lines = [" ".join(line.replace("|", " ").split()) for line in text.splitlines()]
+    assert "Metrics: 0 equal, 3 changed: 2 seeds lost, 1 within the seeds." in lines
+    assert "small/finetune/same top1 71 – – 0 seeds lost" in lines
+    assert any(
+        line.startswith("small/finetune/full top1 80.5 85.55 +5.05 [") and "2 seeds lost" in line for line in lines
+    )
+    assert "Of these 1 intervals" in text
+    assert "Metrics: 2 equal, 0 changed." in shown(capsys, "after", "after")  # lost alike
 
 
 def test_what_follows_from_the_settings_is_no_finding(states: Path, capsys: pytest.CaptureFixture) -> None:

@@ -87,6 +87,22 @@ def test_a_failure_is_the_pretraining_s(project: Path, pretrained: str, expected
     assert row_verdict(of_any_recipe(), "finetune", "top1", "no_stop_gradient", "full", figures) == expected
 
 
+@pytest.mark.parametrize(
+    ("figure", "expected"),
+    [
+        (73.6, Verdict("not resolved", "not resolved: of full 2 of 4 seeds diverged")),
+        (None, Verdict("not in the paper", "of full 2 of 4 seeds diverged")),
+    ],
+)
+def test_what_is_left_of_a_reference_is_no_fair_sample(project: Path, figure: float | None, expected: Verdict) -> None:
+    for seed, top1 in enumerate([None, None, 80.0, 80.2]):
+        write_run("finetune", "full", seed, top1=top1)
+        write_run("finetune", "from_scratch", seed, top1=70.0 + seed)
+    figures = {"full": 76.8, "from_scratch": figure}
+    assert row_verdict(of_any_recipe(), "finetune", "top1", "from_scratch", "full", figures) == expected
+    assert gain(of_any_recipe()) == ""
+
+
 def test_seeds_that_fail_are_counted_where_not_all_do(project: Path) -> None:
     for seed, status in enumerate(("collapsed", "ok", "collapsed")):
         write_run("finetune", "no_shift", seed, top1=10.0, status=status)

@@ -32,12 +32,12 @@ TOY = {
         },
         "train": {
             "matrix": {"seed": [0, 1]},
-            "cmd": "cp b weights-${item.seed} && cp b metrics-${item.seed}",
+            "cmd": "mkdir weights-${item.seed} && cp b weights-${item.seed}/a && cp b metrics-${item.seed}",
             "deps": ["checked", "b"],
             "params": ["rate"],
             "outs": ["weights-${item.seed}", {"metrics-${item.seed}": {"cache": False}}],
         },
-        "test": {"cmd": "cp weights-0 tested", "deps": ["weights-0"], "outs": [{"tested": {"cache": False}}]},
+        "test": {"cmd": "cp weights-0/a tested", "deps": ["weights-0/a"], "outs": [{"tested": {"cache": False}}]},
         "report": {
             "cmd": f"{sys.executable} ask.py > asked",
             "deps": ["tested", "metrics-0", "metrics-1"],
@@ -83,7 +83,7 @@ def test_asked_in_mid_run_it_says_what_it_says_afterwards(toy: None) -> None:
 
 
 def test_data_that_lies_elsewhere_is_no_change(toy: None) -> None:
-    Path("weights-0").unlink()
+    shutil.rmtree("weights-0")  # `test` reads a file of it
     Path("checked").unlink()  # a constant that git does not have
     assert counts() == {"check": (1, 1), "train": (2, 2), "test": (1, 1)}
 
