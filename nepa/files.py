@@ -24,10 +24,14 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    before = path.with_name(f".{path.name}.{os.getpid()}.before.partial")  # a folder takes long to delete
     try:
         yield beside
+        if beside.is_file():
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())  # else a power cut could leave the name without the content
         if path.is_dir():
-            shutil.rmtree(path)
+            path.rename(before)
         beside.rename(path)
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else error.__context__  # torch.save's own error hides it
@@ -40,6 +44,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
             shutil.rmtree(beside)
         else:
             beside.unlink(missing_ok=True)
+        if before.is_dir():
+            shutil.rmtree(before)
 
 
 def write_json(path: Path, content: Any) -> None:

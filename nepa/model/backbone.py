@@ -39,14 +39,19 @@ def build_backbone(
         arguments["img_size"] = image_size
     backbone = Eva(drop_path_rate=drop_path, dynamic_img_size=dynamic, dynamic_img_pad=dynamic, **arguments)
     _initialise(backbone, model)
-    if model.rope:
-        backbone.rope.__class__ = RotaryEmbedding  # timm's `Eva` takes no class of its own
+    as_nepa(backbone)
+    return backbone
+
+
+def as_nepa(backbone: Eva) -> None:
+    """Give a timm `Eva` what it takes no argument for, in place."""
+    if backbone.rope is not None:
+        backbone.rope.__class__ = RotaryEmbedding
     for block in backbone.blocks:
         # The reference's q and k norms have no bias (released configuration); timm's stays at its zero.
-        if model.qk_norm:
-            block.attn.q_norm.bias.requires_grad_(False)
-            block.attn.k_norm.bias.requires_grad_(False)
-    return backbone
+        for norm in (block.attn.q_norm, block.attn.k_norm):
+            if isinstance(norm, nn.LayerNorm):
+                norm.bias.requires_grad_(False)
 
 
 def eva_arguments(description: Description) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from nepa.parameters.schema import SceneFolder
 LAYOUT = re.compile(r"(?:^|.*/)(images|annotations)/(training|validation)/([\w.-]+)\.(jpg|jpeg|png)", re.IGNORECASE)
 ENDINGS = {"images": {"jpg", "jpeg", "png"}, "annotations": {"png"}}  # JPEG would blur the classes of an annotation
 CLASS_FILES = ("classes.txt", "objectInfo150.txt")
+MOST_CLASSES = 254  # 0 and 255 are no class
 Member = tuple[str, Callable[[], bytes]]
 
 
@@ -147,6 +148,11 @@ def _classes(source: Path, members: dict[str, Callable[[], bytes]]) -> Classes:
                 twice = next((each for each in names if names.count(each) > 1), None)
                 if expected == "classes.txt" and twice is not None:
                     raise UserError(f"{source}: {name} names the class {twice!r} twice; give each a name of its own")
+                if len(names) > MOST_CLASSES:
+                    raise UserError(
+                        f"{source}: {name} names {len(names)} classes, MMSegmentation's annotations of 8 bits have "
+                        f"room for {MOST_CLASSES}; leave out or join some"
+                    )
                 return Classes.with_colours(names)
     raise UserError(f"{source} has neither {' nor '.join(CLASS_FILES)}; name the classes there, one a line")
 

@@ -1,7 +1,8 @@
 """Writing an image folder as shards: in parallel, and restartable without redoing the shards that are finished.
 
 While it runs, everything lies in a working folder of the run's own; a shard's record is written after the shard, so a
-shard without a record is done again. What is finished moves to `data/<recipe>/images` in one rename.
+shard without a record is done again, and so is one with an image that could not be read: it may have been mended. What
+is finished moves to `data/<recipe>/images` in one rename.
 """
 
 import io
@@ -10,17 +11,24 @@ import logging
 import os
 import shutil
 import tarfile
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import psutil
+import simplejpeg
+from PIL import Image, ImageFile
 from tqdm import tqdm
+from zc.lockfile import LockError, LockFile
 
+from nepa.data import image_files
 from nepa.data.image_files import DAMAGED, upright, what_is_wrong
 from nepa.data.images import file_checksum
 from nepa.data.shards import ShardIndex
@@ -30,6 +38,7 @@ from nepa.parameters.schema import ImageFolder
 from nepa.preparation.image_folder import RawImage, find_images
 
 log = logging.getLogger("nepa")
+SMALLEST = 4  # pixels on the shorter side: of fewer a random crop may hold none
 
 
 @dataclass(frozen=True)
@@ -55,8 +64,18 @@ def prepare_shards(data: ImageFolder, work: Path, target: Path, processes: int) 
         processes: that read and write.
 
     Raises:
-        UserError: images are missing, or more than `unreadable_allowed` cannot be read.
+        UserError: images are missing, more than `unreadable_allowed` cannot be read, or another process prepares them.
     """
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = LockFile(str(work.with_suffix(".lock")))
+    except LockError:
+        raise UserError(f"another process prepares images in {work}; wait until it has ended, or end it") from None
+    with closing(lock):
+        _prepare(data, work, target, processes)
+
+
+def _prepare(data: ImageFolder, work: Path, target: Path, processes: int) -> None:
     found = find_images(Path(data.path))
     for split, images in found.items():
         expected = getattr(data, f"{split}_images")
@@ -74,8 +93,9 @@ def prepare_shards(data: ImageFolder, work: Path, target: Path, processes: int) 
 
 
 def _identity(data: ImageFolder, found: dict[str, list[RawImage]]) -> str:
-    """Names the work: other settings or another source must not go on with it."""
+    """Names the work: other settings, another source or other code must not go on with it."""
     content = [data.model_dump(exclude={"decode", "unreadable_allowed"})]
+    content += [file_checksum(Path(code)) for code in (__file__, image_files.__file__)]
     content += [[image.name, image.size] for images in found.values() for image in images]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -90,10 +110,8 @@ def _jobs(data: ImageFolder, folder: Path, images: list[RawImage], classes: list
 
 def _run(jobs: list[Job], data: ImageFolder, processes: int) -> list[list[str]]:
     """Write what is not written yet; returns the name of every unreadable image with the reason."""
-    finished = [job for job in jobs if job.record.exists()]
-    unreadable = [bad for job in finished for bad in json.loads(job.record.read_text())["unreadable"]]
-    _check_limit(unreadable, data)
-    waiting = [job for job in jobs if not job.record.exists()]
+    unreadable: list[list[str]] = []
+    waiting = [job for job in jobs if not _is_finished(job)]
     total = sum(len(job.images) for job in jobs)
     done = total - sum(len(job.images) for job in waiting)
     if done:
@@ -101,7 +119,7 @@ def _run(jobs: list[Job], data: ImageFolder, processes: int) -> list[list[str]]:
     with (
         tqdm(total=total, initial=done, unit=" images", desc="prepare images", mininterval=5) as bar,
         # A fresh process inherits no threads and no locks.
-        ProcessPoolExecutor(processes, mp_context=get_context("forkserver")) as pool,
+        ProcessPoolExecutor(processes, get_context("forkserver"), _end_with, (os.getpid(),)) as pool,
     ):
         for job, bad in zip(waiting, pool.map(_write_shard, waiting), strict=True):
             bar.update(len(job.images))
@@ -112,6 +130,21 @@ def _run(jobs: list[Job], data: ImageFolder, processes: int) -> list[list[str]]:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return sorted(unreadable)
+
+
+def _is_finished(job: Job) -> bool:
+    return job.record.exists() and not json.loads(job.record.read_text())["unreadable"]
+
+
+def _end_with(process: int) -> None:
+    """End this one when `process` does: where that was killed, its workers would wait for ever."""
+
+    def watch() -> None:
+        while psutil.pid_exists(process):
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _check_limit(unreadable: list[list[str]], data: ImageFolder) -> None:
@@ -129,8 +162,9 @@ def _write_shard(job: Job) -> list[list[str]]:
     with write_atomically(job.target) as beside:
         with tarfile.open(beside, "w", format=tarfile.USTAR_FORMAT) as shard:
             for image, label in zip(job.images, job.labels, strict=True):
+                content = image.read()  # a disk that fails is no damaged image
                 try:
-                    content = stored_bytes(image.read(), job.data)
+                    content = stored_bytes(content, job.data)
                 except DAMAGED as error:
                     unreadable.append([image.name, what_is_wrong(error)])
                     continue
@@ -149,16 +183,19 @@ def stored_bytes(content: bytes, data: ImageFolder) -> bytes:
     """The JPEG that is stored for an image file: upright, shorter side at most `stored_size`; the file where it is so.
 
     Raises:
-        OSError: the file is no image, is truncated, or has more than 8 bits a channel.
+        OSError: the file is no image, is truncated, has more than 8 bits a channel, or is too small.
     """
     image = Image.open(io.BytesIO(content))
     image.load()  # all of it, so that a truncated file is found
     if image.mode.startswith(("I", "F")):
         raise OSError(f"more than 8 bits per channel (mode {image.mode})")
+    if min(image.size) < SMALLEST:
+        raise OSError(f"smaller than {SMALLEST} pixels")
     small_enough = data.stored_size is None or min(image.size) <= data.stored_size
     # Decoders differ in whether they turn an image as its camera was held, so that none is left to do.
     turned = upright(image)
-    if small_enough and turned is image and image.format == "JPEG" and image.mode in ("RGB", "L"):
+    as_it_is = small_enough and turned is image and image.format == "JPEG" and image.mode in ("RGB", "L")
+    if as_it_is and _decodes(content):
         return content
     image = turned.convert("RGB")
     if not small_enough:
@@ -167,8 +204,19 @@ def stored_bytes(content: bytes, data: ImageFolder) -> bytes:
         image = image.resize(size, Image.Resampling.BICUBIC)
     stored = io.BytesIO()
     chroma = ":".join(str(data.stored_chroma))
+    # Pillow takes a file larger than its buffer for a failure.
+    ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 4 * image.width * image.height)
     image.save(stored, "JPEG", quality=data.stored_quality, subsampling=chroma, optimize=True)
     return stored.getvalue()
+
+
+def _decodes(content: bytes) -> bool:
+    """Whether what reads the shards reads it too: it refuses some headers and samplings that Pillow takes."""
+    try:
+        simplejpeg.decode_jpeg(content, "RGB", strict=False)
+    except (ValueError, KeyError):
+        return False
+    return True
 
 
 def _assemble(

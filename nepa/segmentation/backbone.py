@@ -7,7 +7,7 @@ from mmseg.registry import MODELS
 from timm.models.eva import Eva
 from torch import Tensor
 
-from nepa.model.backbone import eva_arguments
+from nepa.model.backbone import as_nepa, eva_arguments
 from nepa.model.description import Description
 
 
@@ -19,15 +19,22 @@ class NEPA(BaseModule):
         backbone: built for any image size (`dynamic_img_size`, `dynamic_img_pad`), with its weights; or what a
             checkpoint says of its model (`nepa.model.description`), to be built here.
         blocks: the outputs of these blocks become the levels; a block may serve more than one.
-        init_cfg: MMEngine's `Pretrained`, for a backbone that is built here.
+        drop_path: stochastic depth rate of the last block, of a backbone that is built here.
+        init_cfg: MMEngine's `Pretrained`, for the same.
     """
 
     def __init__(
-        self, backbone: Eva | dict[str, Any], blocks: list[int], init_cfg: dict[str, Any] | None = None
+        self,
+        backbone: Eva | dict[str, Any],
+        blocks: list[int],
+        drop_path: float = 0.0,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if isinstance(backbone, dict):
-            backbone = Eva(dynamic_img_size=True, dynamic_img_pad=True, **eva_arguments(Description(**backbone)))
+            sizes = {"dynamic_img_size": True, "dynamic_img_pad": True}
+            backbone = Eva(drop_path_rate=drop_path, **sizes, **eva_arguments(Description(**backbone)))
+            as_nepa(backbone)
         self.eva = backbone
         self.blocks = blocks
         # Blocks feed the decoder directly, as in MMSegmentation's MAE: these norms have no part in it.

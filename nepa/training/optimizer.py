@@ -67,8 +67,9 @@ class Diverged(Exception):
 class ClippedOptimizer(OptimWrapper):
     """Runs the forward pass in the chosen precision and clips the gradient's norm.
 
-    A loss or a gradient that is not finite never reaches the weights. On a CPU it raises at once; a GPU would have to
-    be waited for, so there this step and all later ones leave the weights as they are until someone looks.
+    A gradient that is not finite, as that of a loss that is not, never reaches the weights. On a CPU it raises at once;
+    a GPU would have to be waited for, so there this step and all later ones leave the weights as they are until someone
+    looks.
 
     Args:
         passes: forward and backward passes whose gradients make up one step.
@@ -90,6 +91,8 @@ class ClippedOptimizer(OptimWrapper):
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """The forward pass, in the chosen precision."""
         device = next(model.parameters()).device.type
+        if hasattr(model, "set_requires_gradient_sync"):  # FSDP2's; for DDP MMEngine does the same
+            model.set_requires_gradient_sync(self.should_sync())
         with (
             super().optim_context(model),
             torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16"),

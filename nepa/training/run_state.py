@@ -7,7 +7,6 @@ remember of them.
 """
 
 import logging
-import os
 import time
 import zipfile
 from pathlib import Path
@@ -18,6 +17,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from nepa.errors import UserError
 from nepa.files import write_atomically
 from nepa.training.hooks import History
 from nepa.training.interruption import Stopped, StopRequest
@@ -87,8 +87,19 @@ class Checkpoints(Hook):
         return self.before + time.monotonic() - self.started
 
     def restore(self) -> int:
-        """Load the newest whole checkpoint, if there is one; returns its step, else 0."""
+        """Load the newest whole checkpoint, if there is one; returns its step, else 0.
+
+        Raises:
+            UserError: another process of this training has found another one, as where a disk shows files late.
+        """
         state = read_latest(self.folder)
+        step = 0 if state is None else state["step"]
+        newest, oldest = agree(step), -agree(-step)
+        if newest != oldest:
+            raise UserError(
+                f"{self.folder}: one process finds the checkpoint of step {newest}, another that of {oldest}; look "
+                "whether all of them see the same files, and run the stage again"
+            )
         self.started = self.written = time.monotonic()
         if state is None:
             return 0
@@ -97,8 +108,8 @@ class Checkpoints(Hook):
             load_state(state["averaged"], None, self.placement.averaged, None)
         self.history.load_state_dict(state["history"])
         self.before = state["seconds"]
-        self.schedule.go_to(state["step"])
-        return state["step"]
+        self.schedule.go_to(step)
+        return step
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
@@ -135,8 +146,6 @@ class Checkpoints(Hook):
         }
         with write_atomically(self.folder / f"step-{step:09d}.pt") as beside, beside.open("wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
         for path in sorted(self.folder.glob("step-*.pt"))[:-KEPT]:
             path.unlink()
         self.status.update(checkpoint_step=step, checkpoint_time=time.time())

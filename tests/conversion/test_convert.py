@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import nepa  # noqa: F401 - registers the models with timm
 from nepa.command_line import main
+from nepa.model.rotary_embedding import RotaryEmbedding
 
 GOLDEN = ("pretrain_gelu", "pretrain_gelu_affine", "pretrain_swiglu", "classify_gelu_affine")
 
@@ -99,6 +100,10 @@ def test_mmsegmentation_builds_and_loads_the_backbone(tmp_path: Path) -> None:
     levels = backbone.eval()(tensors["input.pixel_values"])
     assert [level.shape for level in levels] == [(4, 48, 4, 4)] * 4
     assert config.model.backbone.blocks == [0, 0, 1, 2]
+    # Trained on, it is what the pipeline trains.
+    assert type(backbone.eva.rope) is RotaryEmbedding
+    assert not any(block.attn.q_norm.bias.requires_grad for block in backbone.eva.blocks)
+    assert MODELS.build(config.model.backbone | {"drop_path": 0.2}).eva.blocks[-1].drop_path1.drop_prob == pytest.approx(0.2)
     found = backbone.eva.forward_features(tensors["input.pixel_values"])
     torch.testing.assert_close(found, tensors["output.last_hidden_state_bidirectional"], atol=1e-5, rtol=0)
 

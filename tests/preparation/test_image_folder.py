@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -11,22 +12,26 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+import simplejpeg
 import torch
 from conftest import ROOT, SAMPLE
 from PIL import ExifTags, Image
 from scipy.io import savemat
+from zc.lockfile import LockFile
 
 from nepa.data.shards import ShardedImages
 from nepa.errors import UserError
 from nepa.parameters.recipes import recipe_parameters
 from nepa.parameters.schema import ImageFolder
 from nepa.preparation import image_folder
-from nepa.preparation.image_folder import find_images
-from nepa.preparation.shards import prepare_shards, stored_bytes
+from nepa.preparation.image_folder import RawImage, find_images
+from nepa.preparation.shards import Job, _write_shard, prepare_shards, stored_bytes
 from nepa.stages import prepare_images
 
 CLASSES = ("n01", "n02", "n03")
@@ -207,6 +212,28 @@ def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
         stored_bytes(file.getvalue(), settings(tmp_path))
 
 
+def test_what_the_loader_s_decoder_refuses_is_encoded_anew(tmp_path: Path) -> None:
+    original = picture(3)
+    at = original.index(b"JFIF") + 5
+    unknown = original[:at] + b"\0\0" + original[at + 2 :]  # revision 0.00, which Pillow does not look at
+    with pytest.raises(ValueError, match="unknown JFIF revision"):
+        simplejpeg.decode_jpeg(unknown, "RGB", strict=False)
+    data = settings(tmp_path)
+    assert stored_bytes(original, data) == original
+    assert simplejpeg.decode_jpeg(stored_bytes(unknown, data), "RGB", strict=False).shape == (30, 40, 3)
+
+
+def test_noise_of_high_quality_is_stored(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)).save(file, "PNG")
+    assert len(stored_bytes(file.getvalue(), settings(tmp_path))) > 400 * 400
+
+
+def test_images_of_a_few_pixels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="smaller than 4 pixels"):
+        stored_bytes(picture(3, size=(40, 3)), settings(tmp_path))
+
+
 def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
     raw = as_folder(tmp_path)
     shutil.copytree(raw / "val", raw / "test")
@@ -250,21 +277,38 @@ def test_a_truncated_archive_is_named(tmp_path: Path, cut: int) -> None:
         prepare(tmp_path, settings(archive))
 
 
-def test_bad_images_up_to_a_limit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mended", [False, True])
+def test_bad_images_up_to_a_limit(tmp_path: Path, mended: bool) -> None:
     raw = as_folder(tmp_path / "raw")
     good = (raw / "train/n01/image_00.JPEG").read_bytes()
-    (raw / "train/n01/image_00.JPEG").write_bytes(good[: len(good) // 2])
+    (raw / "train/n01/image_00.JPEG").write_bytes(good[: len(good) // 2].ljust(len(good), b"\0"))
     (raw / "val/n01/image_12.JPEG").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"images cannot be read, data.unreadable_allowed is 1; the first is"):
         prepare(tmp_path, settings(raw, unreadable_allowed=1))
     assert not (tmp_path / "images").exists()
-    with pytest.raises(UserError, match="unreadable_allowed is 1"):  # also when nothing is left to do
-        prepare(tmp_path, settings(raw, unreadable_allowed=1))
+    if mended:  # the same size, as where a download had not ended
+        (raw / "train/n01/image_00.JPEG").write_bytes(good)
+        assert len(colours(prepare(tmp_path, settings(raw, unreadable_allowed=1)), "training")) == 12
+        return
     folder = prepare(tmp_path, settings(raw, unreadable_allowed=2))
     manifest = json.loads((folder / "manifest.json").read_text())
     assert [name for name, _ in manifest["unreadable"]] == ["train/n01/image_00.JPEG", "val/n01/image_12.JPEG"]
     assert manifest["unreadable"][1][1] == "no image of a known format"  # without an address in memory
     assert manifest["images"] == {"training": 11, "validation": 5}
+
+
+def test_a_disk_that_fails_is_no_damaged_image(tmp_path: Path) -> None:
+    gone = RawImage(str(tmp_path / "gone.jpg"), 0, 1, "n01", "gone.jpg")
+    with pytest.raises(FileNotFoundError):
+        _write_shard(Job(tmp_path / "00000.tar", [gone], [0], settings(tmp_path)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_process_prepares(tmp_path: Path) -> None:
+    data = settings(as_folder(tmp_path / "raw"))
+    with closing(LockFile(str(tmp_path / "work.lock"))), pytest.raises(UserError, match="another process prepares"):
+        prepare(tmp_path, data)
+    assert len(colours(prepare(tmp_path, data), "training")) == 12
 
 
 def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
@@ -280,7 +324,8 @@ def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_workers", [True, False])
+def test_a_killed_preparation_goes_on(tmp_path: Path, with_workers: bool) -> None:
     raw = as_folder(tmp_path / "raw")
     code = (
         "import sys, time; from pathlib import Path; from nepa.preparation import shards;"
@@ -293,14 +338,28 @@ def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
     waited = time.monotonic()
     while len(list(tmp_path.glob("work/*/*/*.json"))) < 2 and time.monotonic() - waited < 60:
         time.sleep(0.05)
-    os.killpg(process.pid, 9)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 2  # the server that forks, and one that it forked
+    (os.killpg if with_workers else os.kill)(process.pid, 9)
     process.wait()
+    assert not psutil.wait_procs(workers, timeout=20)[1]
     finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*/*/*.json")}
     assert finished and not (tmp_path / "images").exists()
     kept = {path.with_suffix(".tar").stat().st_ino for path in finished}
     folder = prepare(tmp_path, settings(raw))
     assert kept <= {path.stat().st_ino for path in folder.rglob("*.tar")}
     assert len(colours(folder, "training")) == 12
+
+
+def test_shards_beyond_the_usual_limit_are_kept_open(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, settings(as_folder(tmp_path / "raw")))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, before[1]), before[1]))
+        ShardedImages(folder, "training", lambda image: image)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_missing_or_truncated_shard_is_named(tmp_path: Path) -> None:

@@ -119,6 +119,9 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         },
         r"classes.txt is no UTF-8 text \(.*\); save it as such": {"classes.txt": "Bäume\n".encode("latin-1")},
         "classes.txt names the class 'tree' twice": {"classes.txt": b"tree\ntree\n"},
+        "names 255 classes, MMSegmentation's annotations of 8 bits have room for 254": {
+            "classes.txt": "".join(f"{number}\n" for number in range(255)).encode()
+        },
         "has neither classes.txt nor objectInfo150.txt": {"classes.txt": None},
         "annotation scene_2 has class 2; there are names for 1": {"classes.txt": b"tree\n"},
         "training images end in jpg and png; give all the same ending": {

@@ -61,6 +61,20 @@ def test_frozen_parameters_are_not_optimised(classifier: torch.nn.Module) -> Non
     assert not any("patch_embed" in name for name in names)
 
 
+def test_sharded_gradients_are_exchanged_in_a_step_s_last_pass_alone() -> None:
+    model = torch.nn.Linear(2, 1)
+    exchanged: list[bool] = []
+    model.set_requires_gradient_sync = exchanged.append
+    groups = [{"params": list(model.parameters()), "names": ["weight", "bias"]}]
+    optimizer = build_optimizer(groups, learning_rate=1e-2, betas=[0.9, 0.999], clip_gradient=1.0, passes=3)
+    optimizer.initialize_count_status(model, 0, 6)
+    for _ in range(6):
+        with optimizer.optim_context(model):
+            loss = model(torch.ones(1, 2)).sum()
+        optimizer.update_params(loss)
+    assert exchanged == [False, False, True] * 2
+
+
 def rates(
     classifier: torch.nn.Module, steps: int, schedule_steps: int | None = None, **schedule: object
 ) -> list[dict[int, float]]:

@@ -12,12 +12,16 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import torch
+import torch.distributed as dist
 import yaml
 from conftest import needs_compiler
+from torch.multiprocessing import spawn
 
 from nepa.command_line import main
 from nepa.errors import UserError
 from nepa.training.processes import passes_per_step
+from nepa.training.run_state import Checkpoints
 
 pytestmark = pytest.mark.slow
 RESULTS = Path("results/runs/smallest")
@@ -98,16 +102,17 @@ def test_two_processes_give_the_curve_of_one(shared: Path) -> None:
 
 
 def test_sharded_weights_and_several_passes_give_the_same_curve(shared: Path) -> None:
-    """FSDP2, whose checkpoint a single process goes on from; and a batch in four passes."""
+    """A batch in passes, in one process and in two; FSDP2."""
     assert main(["pretrain"]) == 0
     expected = curves("pretrain")
     for changes in ({"images_per_pass": 8}, {"recompute_activations": True}):
         execution("pretrain", **changes)
         assert main(["pretrain"]) == 0
         assert (curves("pretrain") - expected).abs().max().max() < 1e-5
-    execution("pretrain", shard=True, images_per_pass=None)
-    finish(torchrun("pretrain"))
-    assert (curves("pretrain") - expected).abs().max().max() < 1e-5
+    for changes in ({"images_per_pass": 4}, {"images_per_pass": 4, "shard": True}):  # two passes in each process
+        execution("pretrain", **changes)
+        finish(torchrun("pretrain"))
+        assert (curves("pretrain") - expected).abs().max().max() < 1e-5
 
 
 def test_a_sharded_average_is_the_latest_whenever_it_is_looked_at(shared: Path) -> None:
@@ -131,6 +136,20 @@ def test_two_compiled_processes_give_the_curve_of_one(shared: Path, shard: bool)
     execution("pretrain", shard=shard, compile=True)
     finish(torchrun("pretrain"))
     assert (curves("pretrain") - expected).abs().max().max() < 1e-4
+
+
+def restore(rank: int, folder: Path, rendezvous: Path) -> None:
+    """The second process sees no checkpoint."""
+    dist.init_process_group("gloo", init_method=rendezvous.as_uri(), rank=rank, world_size=2)
+    nothing = dict.fromkeys(("placement", "optimizer", "schedule", "history", "seconds", "stop", "status"))
+    with pytest.raises(UserError, match="one process finds the checkpoint of step 3, another that of 0; look whether"):
+        Checkpoints(folder / "elsewhere" if rank else folder, **nothing).restore()
+    dist.destroy_process_group()
+
+
+def test_processes_that_see_different_checkpoints_do_not_start(tmp_path: Path) -> None:
+    torch.save({"step": 3}, tmp_path / "step-000000003.pt")
+    spawn(restore, (tmp_path, tmp_path / "rendezvous"), nprocs=2)
 
 
 def wait_for_step(process: subprocess.Popen, step: int) -> dict:
