@@ -40,13 +40,13 @@ def prepare_for_bench(data: ImageFolder, path: Path, folder: Path) -> dict[str, 
     found = find_images(path)
     counts = {f"{split}_images": len(images) for split, images in found.items()}
     classes = len({image.label for images in found.values() for image in images})
-    source = data.model_copy(update={"path": str(path), "classes": classes} | counts)
+    source = data.model_copy(update={"classes": classes} | counts)
     prepared = {"stored": folder / "stored", "originals": folder / "originals"}
     for name, target in prepared.items():
         if not target.exists():
             size = data.stored_size if name == "stored" else None
             stored = source.model_copy(update={"stored_size": size})
-            prepare_shards(stored, folder / "work", target, len(os.sched_getaffinity(0)))
+            prepare_shards(stored, path, folder / "work", target, len(os.sched_getaffinity(0)))
     return prepared
 
 

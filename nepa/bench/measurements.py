@@ -40,7 +40,7 @@ class Bench:
         stages: of those that train.
         batch_size: images of a step; None for what `images_of_a_step` finds.
         seconds: that a comparison should take.
-        images: where JPEGs lie that the loaders are to read, as `data.path` takes it.
+        images: where JPEGs lie that the loaders are to read, as `sources.images` takes it.
     """
 
     parameters: Parameters

@@ -34,8 +34,8 @@ def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None
     """Rehearse a recipe in `rehearsal/<name>`, which is made anew.
 
     Args:
-        images: where images lie, as `data.path` takes it.
-        scenes: where scenes lie, as `scenes.path` takes it; None for a recipe without segmentation.
+        images: where images lie, as `sources.images` takes it.
+        scenes: where scenes lie, as `sources.scenes` takes it; None for a recipe without segmentation.
         depth: of the model, if not the recipe's own.
 
     Raises:
@@ -68,7 +68,7 @@ def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None
         os.chdir(before)
     log.info(
         f"rehearsal of {name} went through; its report is {folder / 'results/report.md'}. "
-        "For the run itself, params.yaml names where images and scenes lie: data.path, scenes.path"
+        "For the run itself, params.yaml names where images and scenes lie, as its sources"
     )
 
 
@@ -81,10 +81,11 @@ def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[s
         "recipe": f"{recipe['recipe']}-rehearsal",
         "threads": os.cpu_count(),
         "seeds": {"classification": seed, "segmentation": seed},
+        "sources": {"images": "images", "scenes": "scenes"},
         "data": recipe["data"]
-        | {"path": "images", "classes": classes, "images_per_shard": 5, "unreadable_allowed": 0}
+        | {"classes": classes, "images_per_shard": 5, "unreadable_allowed": 0}
         | {f"{split}_images": count for split, count in IMAGES.items()},
-        "scenes": recipe["scenes"] | {"path": "scenes"} | SCENES if recipe["segmentation"] else None,
+        "scenes": recipe["scenes"] | SCENES if recipe["segmentation"] else None,
         "pretrain": recipe["pretrain"] | few | {"monitor_every": 1, "monitor_images": 4},
         "finetune": recipe["finetune"] | few | {"labels": IMAGES["training"]},
         "segment": recipe["segment"] | {"iterations": 1, "warmup_iterations": 0, "batch_size": 2} | precision,

@@ -124,13 +124,14 @@ def describe_run(
         colours: of the classes, RGB.
     """
     finetune, segment = parameters.finetune, parameters.segment
-    sections, data, more = {
-        "pretrain": ([parameters.objective, parameters.pretrain], parameters.data, {}),
-        "finetune": ([finetune], parameters.data, {"attention": finetune.attention, "pool": finetune.pool}),
-        "segment": ([segment], parameters.scenes, {"segmentation": segmentation_of(segment)}),
+    images, scenes = (parameters.data, parameters.sources.images), (parameters.scenes, parameters.sources.scenes)
+    sections, (data, path), more = {
+        "pretrain": ([parameters.objective, parameters.pretrain], images, {}),
+        "finetune": ([finetune], images, {"attention": finetune.attention, "pool": finetune.pool}),
+        "segment": ([segment], scenes, {"segmentation": segmentation_of(segment)}),
     }[paths.stage]
     settings = {key: value for section in sections for key, value in section.model_dump().items()}
-    facts = _facts(data)
+    facts = _facts(data, path)
     run = Training(
         stage=paths.stage,
         variant=paths.variant,
@@ -172,12 +173,12 @@ def read_description(text: str, path: Path) -> Description:
         ) from None
 
 
-def _facts(section: Section) -> dict[str, Any]:
+def _facts(section: Section, path: str | None) -> dict[str, Any]:
     # A checkpoint that is given away must not tell where its maker's files lie.
-    facts = section.model_dump()
-    if facts.get("path") is not None:
-        facts["path"] = Path(facts["path"]).name
+    named = {} if path is None else {"path": Path(path).name}
     # What follows from the source is no setting.
-    return facts | {
-        name: getattr(section, name) for name in ("training_images", "test_images") if hasattr(section, name)
-    }
+    return (
+        section.model_dump()
+        | named
+        | {name: getattr(section, name) for name in ("training_images", "test_images") if hasattr(section, name)}
+    )

@@ -101,6 +101,8 @@ def resolve_variant(parameters: Parameters, group: VariantGroup, name: str, sour
             allowed = " or ".join(OVERRIDABLE[group])
             raise UserError(f"{source}: {group}.{name}.{section}: a variant of {group} may only override {allowed}")
         raw[section].update(values)
+    if group != "segmentation":
+        raw["segmentation"] = {}  # which does not take place, so its settings need not suit this model
     return _validate(raw, f"{source}: {group}.{name}")
 
 

@@ -1,5 +1,6 @@
 """Schema of params.yaml: every number of a run, its type, its range and what it must agree with."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -16,6 +17,8 @@ Stage = Literal["pretrain", "finetune", "segment"]  # that trains
 STAGES: tuple[Stage, ...] = get_args(Stage)
 Overrides = dict[str, dict[str, Any]]
 RESCALES = ([4, 2, 1, 0.5], [2, 1, 0.5, 0.25])
+# What timm's parser takes: magnitudes and numbers of layers are whole.
+RAND_AUGMENT = re.compile(r"rand(-(m\d+|n\d+|p\d(\.\d+)?|mstd\d+(\.\d+)?|mmax\d+|inc[01]|tweights))*")
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Variant = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]  # a dash parts it from its seed
 
@@ -26,7 +29,7 @@ def _each_once(seeds: list[int]) -> list[int]:
     return seeds
 
 
-SeedList = Annotated[list[Count], Field(min_length=1), AfterValidator(_each_once)]
+SeedList = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1), AfterValidator(_each_once)]
 
 
 class Section(BaseModel):
@@ -50,6 +53,17 @@ class Seeds(Section):
                 f"segmentation seeds {missing} have no pretraining; take them from classification {self.classification}"
             )
         return self
+
+
+class Sources(Section):
+    """Where others' files lie; preparation alone depends on it, so that what has been trained can be taken elsewhere.
+
+    `images` is a folder or archive, null where a library brings them (digits) or downloads them (CIFAR-10); `scenes` a
+    folder or archive in ADE20K's layout, null where they are composed or absent.
+    """
+
+    images: Annotated[str, Field(min_length=1)] | None
+    scenes: Annotated[str, Field(min_length=1)] | None
 
 
 class ImageSource(Section):
@@ -86,6 +100,11 @@ class Digits(KnownImages):
     test_images: Positive
 
     @property
+    def evaluation_images(self) -> int:
+        """Images of the split that is evaluated on."""
+        return getattr(self, f"{self.evaluate_on}_images")
+
+    @property
     def training_images(self) -> int:
         """Images that are left for training: scikit-learn ships 1,797 digits."""
         return 1797 - self.validation_images - self.test_images
@@ -103,13 +122,12 @@ class Digits(KnownImages):
 class Cifar10(KnownImages):
     """CIFAR-10, whose training images are split once.
 
-    `path` is a folder or archive of `train` and `test` with class folders, or a folder with torchvision's copy; null
-    lets torchvision download it.
+    `sources.images` is a folder or archive of `train` and `test` with class folders, or a folder with torchvision's
+    copy; null lets torchvision download it.
     """
 
     FACTS = {"image_size": 32, "classes": 10}
     source: Literal["cifar10"]
-    path: Annotated[str, Field(min_length=1)] | None
     channels: Literal[3]
     validation_images: Annotated[int, Field(gt=0, lt=50_000)]
 
@@ -136,7 +154,6 @@ class ImageFolder(ImageSource):
     """
 
     source: Literal["image_folder"]
-    path: Annotated[str, Field(min_length=1)]
     channels: Literal[3]
     training_images: Positive
     validation_images: Positive
@@ -167,7 +184,7 @@ class Augmentation(Section):
     def _can_be_drawn(self) -> "Augmentation":
         if self.crop_scale[0] > self.crop_scale[1]:
             raise ValueError(f"crop_scale {self.crop_scale} must be [least, most]")
-        if self.rand_augment is not None and self.rand_augment.split("-")[0] != "rand":
+        if self.rand_augment is not None and not RAND_AUGMENT.fullmatch(self.rand_augment):
             raise ValueError(f"rand_augment {self.rand_augment!r} must be of timm's form, such as rand-m9-mstd0.5-inc1")
         return self
 
@@ -196,10 +213,9 @@ class ComposedScenes(Section):
 
 
 class SceneFolder(Section):
-    """Segmentation data in ADE20K's layout, a folder or an archive, and how many scenes it must hold."""
+    """Segmentation data in ADE20K's layout, and how many scenes it must hold."""
 
     source: Literal["ade20k_layout"]
-    path: Annotated[str, Field(min_length=1)]
     training: Positive
     validation: Positive
 
@@ -318,8 +334,6 @@ class Finetune(Optimization):
     def _batch_fits(self) -> "Finetune":
         if self.batch_size > self.labels:
             raise ValueError(f"batch_size {self.batch_size} must be at most labels {self.labels}")
-        if (self.mixup or self.cutmix) and self.batch_size % 2:
-            raise ValueError(f"batch_size {self.batch_size} must be even for mixup and cutmix")
         return self
 
 
@@ -430,6 +444,7 @@ class Parameters(Section):
     recipe: Name
     threads: Positive
     seeds: Seeds
+    sources: Sources
     data: Annotated[Data, Field(discriminator="source")]
     scenes: Annotated[ComposedScenes | SceneFolder, Field(discriminator="source")] | None
     model: Model
@@ -449,15 +464,25 @@ class Parameters(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Parameters":
+        if (self.sources.images is None) != (self.data.source == "digits") and self.data.source != "cifar10":
+            raise ValueError(
+                f"sources.images is {self.sources.images or 'null'}, but data.source is '{self.data.source}'; "
+                "the digits have none (null), an image_folder is a folder or a tar file"
+            )
         if self.data.image_size % self.model.patch_size:
             raise ValueError(
                 f"model.patch_size {self.model.patch_size} must divide data.image_size {self.data.image_size}"
             )
-        if self.segment.crop % self.model.patch_size:
-            raise ValueError(f"segment.crop {self.segment.crop} must be a multiple of model.patch_size")
+        if self.segmentation:
+            self._segments()
+        for stage in STAGES:
+            self._shares_batches(stage)
         if self.scenes is None:
             if self.segmentation:
                 raise ValueError("scenes is null, but segmentation has variants; give scenes, or make segmentation {}")
+        elif self.scenes.source == "ade20k_layout":
+            if self.sources.scenes is None:
+                raise ValueError("sources.scenes is null; name a folder or archive in ADE20K's layout")
         elif self.scenes.source == "digits":
             if self.data.source != "digits":
                 raise ValueError(f"scenes.source 'digits' needs data.source 'digits', which is '{self.data.source}'")
@@ -465,6 +490,9 @@ class Parameters(Section):
                 raise ValueError(f"segment.crop {self.segment.crop} must be at most scenes.canvas {self.scenes.canvas}")
             if self.scenes.canvas < self.data.image_size:
                 raise ValueError(f"scenes.canvas {self.scenes.canvas} must be at least data.image_size")
+            most, fewest = self.scenes.digits_per_scene[1], min(self.data.training_images, self.data.evaluation_images)
+            if most > fewest:
+                raise ValueError(f"scenes.digits_per_scene {most} must be at most the {fewest} images of a split")
         if self.pretrain.batch_size > self.data.training_images:
             raise ValueError(
                 f"pretrain.batch_size {self.pretrain.batch_size} must be at most "
@@ -490,8 +518,6 @@ class Parameters(Section):
                 "execution.segment.images_per_pass must be null: batch norm takes its statistics over what passes at "
                 "once; take more GPUs, which share them, or a smaller batch"
             )
-        if max(self.segment.blocks) >= self.model.depth:
-            raise ValueError(f"segment.blocks {self.segment.blocks} must be below model.depth {self.model.depth}")
         if "full" not in self.pretraining:
             raise ValueError("pretraining must contain 'full', from which fine-tuning and segmentation start")
         if self.pretraining["full"]:
@@ -511,3 +537,32 @@ class Parameters(Section):
                 f"take them from seeds.classification {self.seeds.classification}"
             )
         return self
+
+    def _segments(self) -> None:
+        segment, patch = self.segment, self.model.patch_size
+        if segment.crop % patch:
+            raise ValueError(f"segment.crop {segment.crop} must be a multiple of model.patch_size")
+        if max(segment.blocks) >= self.model.depth:
+            raise ValueError(f"segment.blocks {segment.blocks} must be below model.depth {self.model.depth}")
+        if segment.crop // patch * min(segment.rescales) < 1:
+            raise ValueError(
+                f"segment.rescales {segment.rescales} leave nothing of the {segment.crop // patch} patches of a "
+                "segment.crop; crop more"
+            )
+        if segment.batch_size < 2:
+            raise ValueError("segment.batch_size must be at least 2: batch norm has no variance of one pooled value")
+        if segment.augmentation and segment.augmentation.photometric_distortion and self.data.channels != 3:
+            raise ValueError("segment.augmentation.photometric_distortion must be false: data.channels is not 3")
+
+    def _shares_batches(self, stage: Stage) -> None:
+        settings, execution = getattr(self, stage), getattr(self.execution, stage)
+        together = 2 if stage == "finetune" and (settings.mixup or settings.cutmix) else 1
+        processes = execution.nodes * max(1, execution.gpus)
+        pairs = ", and mixes pairs of images" if together > 1 else ""
+        if settings.batch_size % (processes * together):
+            raise ValueError(
+                f"{stage}.batch_size {settings.batch_size} must be a multiple of {processes * together}: "
+                f"execution.{stage} has {processes} processes{pairs}"
+            )
+        if execution.images_per_pass is not None and execution.images_per_pass < together:
+            raise ValueError(f"execution.{stage}.images_per_pass must be at least {together}: it mixes pairs of images")

@@ -58,7 +58,7 @@ def _torchvision(root: Path, train: bool) -> Images:
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
             f"CIFAR-10 could not be fetched to {root} ({error}); fetch {CIFAR10.filename} into a folder and name that "
-            "folder in data.path"
+            "folder in sources.images"
         ) from None
     return Images(dataset.data, np.array(dataset.targets, np.int64))
 

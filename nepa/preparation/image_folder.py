@@ -54,7 +54,7 @@ def find_images(path: Path) -> dict[str, list[RawImage]]:
         UserError: something is missing, an archive is truncated, or ILSVRC2012's is not what was published.
     """
     if not path.exists():
-        raise UserError(f"data.path {path} not found; give the folder or tar file that holds the images")
+        raise UserError(f"sources.images {path} not found; give the folder or tar file that holds the images")
     if path.is_file():
         found = _by_split(path, _members(path))
     elif (path / ILSVRC["training"]).exists() or (path / ILSVRC["validation"]).exists():

@@ -68,13 +68,12 @@ def find_scenes(source: Path) -> tuple[Classes, dict[str, list[RawScene]]]:
     return classes, scenes
 
 
-def write_scene_folder(data: SceneFolder, target: Path) -> Classes:
-    """Copy every pair of image and annotation below `target`, and return the classes.
+def write_scene_folder(data: SceneFolder, source: Path, target: Path) -> Classes:
+    """Copy every pair of image and annotation of `source` below `target`, and return the classes.
 
     Raises:
         UserError: something is missing, cannot be read, or has a class without a name.
     """
-    source = Path(data.path)
     classes, found = find_scenes(source)
     for split, scenes in found.items():
         expected = getattr(data, split)
@@ -129,7 +128,9 @@ def _members(source: Path) -> Iterator[Member]:
             if member.isfile():
                 yield member.name, lambda member=member: archive.extractfile(member).read()
     except FileNotFoundError:
-        raise UserError(f"scenes.path {source} not found; give a folder, zip or tar file in ADE20K's layout") from None
+        raise UserError(
+            f"sources.scenes {source} not found; give a folder, zip or tar file in ADE20K's layout"
+        ) from None
     except (tarfile.ReadError, zipfile.BadZipFile) as error:
         raise UserError(f"{source} is no complete zip or tar file ({error}); fetch it again") from None
 

@@ -56,10 +56,11 @@ class Job:
         return self.target.with_suffix(".json")
 
 
-def prepare_shards(data: ImageFolder, work: Path, target: Path, processes: int) -> None:
+def prepare_shards(data: ImageFolder, source: Path, work: Path, target: Path, processes: int) -> None:
     """Write both splits of an image folder below `target`, with index and manifest.
 
     Args:
+        source: the folder or tar file.
         work: where unfinished work is kept; a second call with the same source and settings goes on there.
         processes: that read and write.
 
@@ -72,23 +73,23 @@ def prepare_shards(data: ImageFolder, work: Path, target: Path, processes: int) 
     except LockError:
         raise UserError(f"another process prepares images in {work}; wait until it has ended, or end it") from None
     with closing(lock):
-        _prepare(data, work, target, processes)
+        _prepare(data, source, work, target, processes)
 
 
-def _prepare(data: ImageFolder, work: Path, target: Path, processes: int) -> None:
-    found = find_images(Path(data.path))
+def _prepare(data: ImageFolder, source: Path, work: Path, target: Path, processes: int) -> None:
+    found = find_images(source)
     for split, images in found.items():
         expected = getattr(data, f"{split}_images")
         if len(images) != expected:
-            raise UserError(f"{data.path} holds {len(images)} {split} images; data.{split}_images is {expected}")
+            raise UserError(f"{source} holds {len(images)} {split} images; data.{split}_images is {expected}")
     classes = sorted({image.label for images in found.values() for image in images})
     if len(classes) != data.classes:
-        raise UserError(f"{data.path} holds {len(classes)} classes; data.classes is {data.classes}")
+        raise UserError(f"{source} holds {len(classes)} classes; data.classes is {data.classes}")
     work = work / _identity(data, found)
     jobs = {split: list(_jobs(data, work / split, images, classes)) for split, images in found.items()}
-    unreadable = _run([job for of_split in jobs.values() for job in of_split], data, processes)
+    unreadable = _run([job for of_split in jobs.values() for job in of_split], data, source, processes)
     with write_atomically(target) as beside:
-        _assemble(data, work, beside, jobs, classes, unreadable)
+        _assemble(source, beside, jobs, classes, unreadable)
     shutil.rmtree(work)
 
 
@@ -108,7 +109,7 @@ def _jobs(data: ImageFolder, folder: Path, images: list[RawImage], classes: list
         yield Job(folder / f"{shard:05d}.tar", chosen, [number[image.label] for image in chosen], data)
 
 
-def _run(jobs: list[Job], data: ImageFolder, processes: int) -> list[list[str]]:
+def _run(jobs: list[Job], data: ImageFolder, source: Path, processes: int) -> list[list[str]]:
     """Write what is not written yet; returns the name of every unreadable image with the reason."""
     unreadable: list[list[str]] = []
     waiting = [job for job in jobs if not _is_finished(job)]
@@ -125,7 +126,7 @@ def _run(jobs: list[Job], data: ImageFolder, processes: int) -> list[list[str]]:
             bar.update(len(job.images))
             unreadable += bad
             try:
-                _check_limit(unreadable, data)
+                _check_limit(unreadable, data, source)
             except UserError:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -147,11 +148,11 @@ def _end_with(process: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _check_limit(unreadable: list[list[str]], data: ImageFolder) -> None:
+def _check_limit(unreadable: list[list[str]], data: ImageFolder, source: Path) -> None:
     if len(unreadable) > data.unreadable_allowed:
         name, reason = unreadable[0]
         raise UserError(
-            f"{data.path}: {len(unreadable)} images cannot be read, data.unreadable_allowed is "
+            f"{source}: {len(unreadable)} images cannot be read, data.unreadable_allowed is "
             f"{data.unreadable_allowed}; the first is {name} ({reason})"
         )
 
@@ -220,12 +221,7 @@ def _decodes(content: bytes) -> bool:
 
 
 def _assemble(
-    data: ImageFolder,
-    work: Path,
-    folder: Path,
-    jobs: dict[str, list[Job]],
-    classes: list[str],
-    unreadable: list[list[str]],
+    source: Path, folder: Path, jobs: dict[str, list[Job]], classes: list[str], unreadable: list[list[str]]
 ) -> None:
     checksums, counts = {}, {}
     for split, of_split in jobs.items():
@@ -245,5 +241,5 @@ def _assemble(
         ShardIndex(**{key: np.array(values, np.int64) for key, values in parts.items()}).write(folder / f"{split}.npz")
         checksums[f"{split}.npz"] = file_checksum(folder / f"{split}.npz")
         counts[split] = len(parts["label"])
-    manifest = {"source": Path(data.path).name, "images": counts, "classes": classes}
+    manifest = {"source": source.name, "images": counts, "classes": classes}
     write_json(folder / "manifest.json", manifest | {"unreadable": unreadable, "sha256": checksums})

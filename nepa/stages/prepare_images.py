@@ -22,12 +22,12 @@ def run(parameters: Parameters) -> None:
             target, splits, "scikit-learn digits (UCI optical recognition of handwritten digits, test part)", None
         )
     elif isinstance(data, Cifar10):
-        read = read_cifar10(data.path)
+        read = read_cifar10(parameters.sources.images)
         splits = _split(read["train"], data, "training", "validation") | {"test": read["test"]}
         write_splits(target, splits, "CIFAR-10 (Krizhevsky, 2009)", CLASSES)
     else:
         work = Path("runs") / parameters.recipe / "prepare_images"
-        prepare_shards(data, work, target, parameters.execution.prepare.cpus)
+        prepare_shards(data, Path(parameters.sources.images), work, target, parameters.execution.prepare.cpus)
 
 
 def _split(images: Images, data: Cifar10 | Digits, *names: str) -> dict[str, Images]:

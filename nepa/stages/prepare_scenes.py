@@ -22,7 +22,8 @@ def run(parameters: Parameters) -> None:
         if isinstance(scenes, ComposedScenes):
             source, classes = "digits", write_scenes(parameters, folder)
         else:
-            source, classes = Path(scenes.path).name, write_scene_folder(scenes, folder)
+            path = Path(parameters.sources.scenes)
+            source, classes = path.name, write_scene_folder(scenes, path, folder)
         write_json(folder / "classes.json", classes.as_dict())
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         checksums = {path.relative_to(folder).as_posix(): file_checksum(path) for path in files}

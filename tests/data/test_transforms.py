@@ -16,7 +16,7 @@ from nepa.data.transforms import EvaluationTransform, TrainingTransform, draw_cr
 from nepa.parameters.schema import Augmentation, ImageFolder
 
 FOLDER = ImageFolder(
-    source="image_folder", path="nowhere", image_size=28, channels=3, classes=3, mean=0.5, std=0.5, split_seed=0,
+    source="image_folder", image_size=28, channels=3, classes=3, mean=0.5, std=0.5, split_seed=0,
     training_images=1, validation_images=1, unreadable_allowed=0, evaluate_on="validation", stored_size=None,
     stored_quality=95, stored_chroma=420, images_per_shard=1, decode="cpu", crop_share=0.875,
 )  # fmt: skip

@@ -21,8 +21,7 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> Parameters:
     """The paper's recipe, with its data in someone's home."""
     monkeypatch.chdir(ROOT)
     raw = yaml.safe_load(recipe_text("imagenet-base-paper"))
-    for section in ("data", "scenes"):
-        raw[section]["path"] = f"/home/someone/{raw[section]['path']}"
+    raw["sources"] = {kind: f"/home/someone/{name}" for kind, name in raw["sources"].items()}
     return Parameters.model_validate(raw)
 
 

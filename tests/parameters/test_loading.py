@@ -49,7 +49,13 @@ def test_the_default_is_valid() -> None:
         ("pretrain.epochs", -1, ["pretrain.epochs", "-1", "greater than 0"]),
         ("pretrain.batch_size", 4000, ["pretrain.batch_size 4000", "at most", "197 training images"]),
         ("finetune.batch_size", 50, ["batch_size 50", "at most labels 40"]),
-        ("finetune.batch_size", 19, ["batch_size 19", "even for mixup"]),
+        ("finetune.batch_size", 19, ["finetune.batch_size 19", "multiple of 2", "1 processes, and mixes pairs"]),
+        ("execution.pretrain.gpus", 3, ["pretrain.batch_size 32", "multiple of 3: execution.pretrain has 3 processes"]),
+        ("execution.finetune.images_per_pass", 1, ["images_per_pass must be at least 2", "mixes pairs"]),
+        ("sources.images", "flowers", ["sources.images is flowers", "data.source is 'digits'"]),
+        ("scenes.digits_per_scene", [3, 500], ["scenes.digits_per_scene 500", "197 images of a split"]),
+        ("seeds.classification", [2**32], ["seeds.classification.0", "less than 4294967296"]),
+        ("segment.batch_size", 1, ["segment.batch_size must be at least 2", "batch norm"]),
         ("finetune.labels", 45, ["finetune.labels 45", "multiple of data.classes 10"]),
         ("segment.batch_size", 9, ["segment.batch_size 9", "at most scenes.training"]),
         ("segment.crop", 23, ["segment.crop 23", "multiple of model.patch_size"]),
@@ -92,6 +98,7 @@ def test_a_misspelt_key_is_named_before_what_it_leaves_missing(write_parameters:
     [
         ("finetune", "crop_scale", [1.0, 0.2], ["crop_scale [1.0, 0.2]", "[least, most]"]),
         ("finetune", "rand_augment", "rund-m9", ["'rund-m9'", "rand-m9-mstd0.5-inc1"]),
+        ("finetune", "rand_augment", "rand-m9.5", ["'rand-m9.5'", "rand-m9-mstd0.5-inc1"]),
         ("segment", "ratio", [2.0, 0.5], ["ratio [2.0, 0.5]", "[least, most]"]),
     ],
 )
@@ -104,6 +111,29 @@ def test_augmentations_that_could_not_be_drawn(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
     text = message(tmp_path / "params.yaml")
     assert all(part in text for part in expected), text
+
+
+def test_no_level_of_the_decoder_is_empty(write_parameters: Write) -> None:
+    text = message(write_parameters(**{"segment.crop": 6, "segment.stride": 6}))
+    assert "segment.rescales [2.0, 1.0, 0.5, 0.25] leave nothing of the 3 patches of a segment.crop" in text
+
+
+def test_what_is_not_segmented_need_not_suit_segmentation(write_parameters: Write) -> None:
+    """A pretraining of its own, and a recipe without scenes."""
+    shallow = {"model": {"depth": 1}}
+    parameters = load_parameters(write_parameters(**{"pretraining.shallow": shallow}))
+    assert resolve_variant(parameters, "pretraining", "shallow").model.depth == 1
+    without = {"scenes": None, "segmentation": {}, "segment.blocks": [0, 1, 2, 3]}
+    assert load_parameters(write_parameters(**without)).model.depth == 2
+
+
+def test_image_folders_and_scenes_have_to_lie_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for kind in ("images", "scenes"):
+        raw = yaml.safe_load(recipe_text("imagenet-base-paper"))
+        raw["sources"][kind] = None
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+        assert f"sources.{kind} is null" in message(tmp_path / "params.yaml")
 
 
 def test_missing_key(write_parameters: Write) -> None:
@@ -136,4 +166,5 @@ def test_a_variant_is_the_shared_settings_with_its_own_over_them(write_parameter
     parameters = load_parameters(write_parameters(**{"pretraining.masked": {"objective": {"input_mask_ratio": 0.4}}}))
     variant = resolve_variant(parameters, "pretraining", "masked")
     assert variant.objective.input_mask_ratio == 0.4
-    assert variant.model_copy(update={"objective": parameters.objective}) == parameters
+    shared = {"objective": parameters.objective, "segmentation": parameters.segmentation}
+    assert variant.model_copy(update=shared) == parameters

@@ -123,7 +123,7 @@ def test_a_damaged_copy_is_named_and_left_alone(tmp_path: Path) -> None:
 def test_the_published_images_are_split_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     raw = yaml.safe_load((ROOT / "recipes/cifar10.yaml").read_text())
-    raw["data"]["path"] = str(ARCHIVE)
+    raw["sources"]["images"] = str(ARCHIVE)
     Path("params.yaml").write_text(yaml.safe_dump(raw))
     assert main(["prepare", "images"]) == 0
     splits = {name: load_images(load_parameters(), name) for name in ("training", "validation", "test")}

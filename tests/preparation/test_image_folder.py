@@ -109,10 +109,10 @@ def publish(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_folder, "CHECKSUMS", sums)
 
 
-def settings(raw: Path, **changes: object) -> ImageFolder:
+def settings(**changes: object) -> ImageFolder:
     return ImageFolder(
         **{
-            "source": "image_folder", "path": str(raw), "image_size": 28, "channels": 3, "classes": 3, "mean": 0.5,
+            "source": "image_folder", "image_size": 28, "channels": 3, "classes": 3, "mean": 0.5,
             "std": 0.5, "split_seed": 0, "training_images": 12, "validation_images": 6, "unreadable_allowed": 0,
             "evaluate_on": "validation", "stored_size": None, "stored_quality": 95,
             "stored_chroma": 444, "images_per_shard": 5, "decode": "cpu", "crop_share": 0.875,
@@ -120,8 +120,8 @@ def settings(raw: Path, **changes: object) -> ImageFolder:
     )  # fmt: skip
 
 
-def prepare(tmp_path: Path, data: ImageFolder) -> Path:
-    prepare_shards(data, tmp_path / "work", tmp_path / "images", processes=2)
+def prepare(tmp_path: Path, source: Path, data: ImageFolder) -> Path:
+    prepare_shards(data, source, tmp_path / "work", tmp_path / "images", processes=2)
     assert not list((tmp_path / "work").iterdir())
     return tmp_path / "images"
 
@@ -139,10 +139,10 @@ def colours(folder: Path, split: str) -> dict[int, int]:
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no second file system to write to")
 def test_work_and_shards_may_lie_on_two_disks(tmp_path: Path) -> None:
-    data = settings(as_folder(tmp_path / "raw"))
+    raw = as_folder(tmp_path / "raw")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
         assert os.stat(elsewhere).st_dev != tmp_path.stat().st_dev
-        prepare_shards(data, tmp_path / "work", Path(elsewhere) / "images", processes=2)
+        prepare_shards(settings(), raw, tmp_path / "work", Path(elsewhere) / "images", processes=2)
         assert colours(Path(elsewhere) / "images", "validation") == {number: number % 3 for number in range(12, 18)}
 
 
@@ -150,7 +150,7 @@ def test_work_and_shards_may_lie_on_two_disks(tmp_path: Path) -> None:
 def test_every_image_once_with_its_label(tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = source(tmp_path / "raw")
     publish(raw, monkeypatch)
-    folder = prepare(tmp_path, settings(raw))
+    folder = prepare(tmp_path, raw, settings())
     training = colours(folder, "training")
     expected = {number: number % 3 for number in range(12)}
     grey = {training.pop(number): number for number in set(training) - set(expected)}  # grey has another red
@@ -170,7 +170,7 @@ def test_shards_are_mixed_and_the_same_for_any_number_of_processes(tmp_path: Pat
     outcomes = []
     for processes in (1, 3):
         at = tmp_path / str(processes)
-        prepare_shards(settings(raw), at / "work", at / "images", processes)
+        prepare_shards(settings(), raw, at / "work", at / "images", processes)
         outcomes.append({p.name: p.read_bytes() for p in (at / "images").rglob("*.*")})
         labels = ShardedImages(at / "images", "training", lambda image: image).index.label
         assert labels.tolist() != sorted(labels.tolist())
@@ -189,9 +189,9 @@ def test_as_many_processes_prepare_as_the_stage_has_cpus(monkeypatch: pytest.Mon
 def test_stored_size_and_untouched_originals(tmp_path: Path) -> None:
     raw = as_folder(tmp_path / "raw")
     original = (raw / "train/n01/image_00.JPEG").read_bytes()
-    untouched = prepare(tmp_path / "whole", settings(raw))
+    untouched = prepare(tmp_path / "whole", raw, settings())
     assert any(original in shard.read_bytes() for shard in (untouched / "training").glob("*.tar"))
-    small = ShardedImages(prepare(tmp_path / "small", settings(raw, stored_size=15)), "training", lambda image: image)
+    small = ShardedImages(prepare(tmp_path / "small", raw, settings(stored_size=15)), "training", lambda image: image)
     assert {small.read(position).shape for position in range(len(small))} == {(3, 15, 20)}
 
 
@@ -201,7 +201,7 @@ def test_an_image_that_is_to_be_turned_is_stored_upright(tmp_path: Path) -> None
     note[ExifTags.Base.Orientation] = 6
     file = io.BytesIO()
     Image.new("RGB", (40, 30)).save(file, "JPEG", exif=note)
-    stored = Image.open(io.BytesIO(stored_bytes(file.getvalue(), settings(tmp_path))))
+    stored = Image.open(io.BytesIO(stored_bytes(file.getvalue(), settings())))
     assert stored.size == (30, 40) and ExifTags.Base.Orientation not in stored.getexif()
 
 
@@ -209,7 +209,7 @@ def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
     file = io.BytesIO()
     Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(file, "PNG")
     with pytest.raises(OSError, match=r"more than 8 bits per channel \(mode I;16\)"):
-        stored_bytes(file.getvalue(), settings(tmp_path))
+        stored_bytes(file.getvalue(), settings())
 
 
 def test_what_the_loader_s_decoder_refuses_is_encoded_anew(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_what_the_loader_s_decoder_refuses_is_encoded_anew(tmp_path: Path) -> No
     unknown = original[:at] + b"\0\0" + original[at + 2 :]  # revision 0.00, which Pillow does not look at
     with pytest.raises(ValueError, match="unknown JFIF revision"):
         simplejpeg.decode_jpeg(unknown, "RGB", strict=False)
-    data = settings(tmp_path)
+    data = settings()
     assert stored_bytes(original, data) == original
     assert simplejpeg.decode_jpeg(stored_bytes(unknown, data), "RGB", strict=False).shape == (30, 40, 3)
 
@@ -226,12 +226,12 @@ def test_what_the_loader_s_decoder_refuses_is_encoded_anew(tmp_path: Path) -> No
 def test_noise_of_high_quality_is_stored(tmp_path: Path) -> None:
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)).save(file, "PNG")
-    assert len(stored_bytes(file.getvalue(), settings(tmp_path))) > 400 * 400
+    assert len(stored_bytes(file.getvalue(), settings())) > 400 * 400
 
 
 def test_images_of_a_few_pixels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="smaller than 4 pixels"):
-        stored_bytes(picture(3, size=(40, 3)), settings(tmp_path))
+        stored_bytes(picture(3, size=(40, 3)), settings())
 
 
 def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
@@ -243,14 +243,14 @@ def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = as_folder(tmp_path / "raw")
-    for changes, message in (
-        ({"training_images": 13}, "holds 12 training images; data.training_images is 13"),
-        ({"classes": 4}, "holds 3 classes; data.classes is 4"),
-        ({"path": str(tmp_path / "nowhere")}, "nowhere not found"),
-        ({"path": str(raw / "train")}, "has no image below train or training"),
+    for source, changes, message in (
+        (raw, {"training_images": 13}, "holds 12 training images; data.training_images is 13"),
+        (raw, {"classes": 4}, "holds 3 classes; data.classes is 4"),
+        (tmp_path / "nowhere", {}, "nowhere not found"),
+        (raw / "train", {}, "has no image below train or training"),
     ):
         with pytest.raises(UserError, match=message):
-            prepare(tmp_path, settings(raw, **changes))
+            prepare(tmp_path, source, settings(**changes))
     ilsvrc = as_ilsvrc(tmp_path / "ilsvrc")
     with pytest.raises(
         UserError, match=r"train\.tar has the MD5 \w+, ILSVRC2012's has 1d675b47d978889d74fa0da5fadfb00e"
@@ -274,7 +274,7 @@ def test_a_truncated_archive_is_named(tmp_path: Path, cut: int) -> None:
     archive = as_archive(tmp_path / "raw")
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size - 10240 - cut])
     with pytest.raises(UserError, match=r"all\.tar (is truncated in|is no complete)"):
-        prepare(tmp_path, settings(archive))
+        prepare(tmp_path, archive, settings())
 
 
 @pytest.mark.parametrize("mended", [False, True])
@@ -284,13 +284,13 @@ def test_bad_images_up_to_a_limit(tmp_path: Path, mended: bool) -> None:
     (raw / "train/n01/image_00.JPEG").write_bytes(good[: len(good) // 2].ljust(len(good), b"\0"))
     (raw / "val/n01/image_12.JPEG").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"images cannot be read, data.unreadable_allowed is 1; the first is"):
-        prepare(tmp_path, settings(raw, unreadable_allowed=1))
+        prepare(tmp_path, raw, settings(unreadable_allowed=1))
     assert not (tmp_path / "images").exists()
     if mended:  # the same size, as where a download had not ended
         (raw / "train/n01/image_00.JPEG").write_bytes(good)
-        assert len(colours(prepare(tmp_path, settings(raw, unreadable_allowed=1)), "training")) == 12
+        assert len(colours(prepare(tmp_path, raw, settings(unreadable_allowed=1)), "training")) == 12
         return
-    folder = prepare(tmp_path, settings(raw, unreadable_allowed=2))
+    folder = prepare(tmp_path, raw, settings(unreadable_allowed=2))
     manifest = json.loads((folder / "manifest.json").read_text())
     assert [name for name, _ in manifest["unreadable"]] == ["train/n01/image_00.JPEG", "val/n01/image_12.JPEG"]
     assert manifest["unreadable"][1][1] == "no image of a known format"  # without an address in memory
@@ -300,15 +300,15 @@ def test_bad_images_up_to_a_limit(tmp_path: Path, mended: bool) -> None:
 def test_a_disk_that_fails_is_no_damaged_image(tmp_path: Path) -> None:
     gone = RawImage(str(tmp_path / "gone.jpg"), 0, 1, "n01", "gone.jpg")
     with pytest.raises(FileNotFoundError):
-        _write_shard(Job(tmp_path / "00000.tar", [gone], [0], settings(tmp_path)))
+        _write_shard(Job(tmp_path / "00000.tar", [gone], [0], settings()))
     assert not list(tmp_path.iterdir())
 
 
 def test_one_process_prepares(tmp_path: Path) -> None:
-    data = settings(as_folder(tmp_path / "raw"))
+    raw = as_folder(tmp_path / "raw")
     with closing(LockFile(str(tmp_path / "work.lock"))), pytest.raises(UserError, match="another process prepares"):
-        prepare(tmp_path, data)
-    assert len(colours(prepare(tmp_path, data), "training")) == 12
+        prepare(tmp_path, raw, settings())
+    assert len(colours(prepare(tmp_path, raw, settings()), "training")) == 12
 
 
 def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     archive = write_tar(tmp_path / "raw/all.tar", contents)
     before = {p for p in tmp_path.parent.rglob("*") if tmp_path not in p.parents and p != tmp_path}
-    prepare(tmp_path, settings(archive, training_images=14))
+    prepare(tmp_path, archive, settings(training_images=14))
     assert {p for p in tmp_path.parent.rglob("*") if tmp_path not in p.parents and p != tmp_path} == before
     assert not list(tmp_path.rglob("escaped*")) and not Path("/train").exists()
 
@@ -331,7 +331,7 @@ def test_a_killed_preparation_goes_on(tmp_path: Path, with_workers: bool) -> Non
         "import sys, time; from pathlib import Path; from nepa.preparation import shards;"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_image_folder as t;"
         "shards.tqdm.update = lambda self, n: time.sleep(60);"
-        f"shards.prepare_shards(t.settings({str(raw)!r}), Path('work'), Path('images'), 1)"
+        f"shards.prepare_shards(t.settings(), Path({str(raw)!r}), Path('work'), Path('images'), 1)"
     )
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, start_new_session=True)
@@ -346,13 +346,13 @@ def test_a_killed_preparation_goes_on(tmp_path: Path, with_workers: bool) -> Non
     finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*/*/*.json")}
     assert finished and not (tmp_path / "images").exists()
     kept = {path.with_suffix(".tar").stat().st_ino for path in finished}
-    folder = prepare(tmp_path, settings(raw))
+    folder = prepare(tmp_path, raw, settings())
     assert kept <= {path.stat().st_ino for path in folder.rglob("*.tar")}
     assert len(colours(folder, "training")) == 12
 
 
 def test_shards_beyond_the_usual_limit_are_kept_open(tmp_path: Path) -> None:
-    folder = prepare(tmp_path, settings(as_folder(tmp_path / "raw")))
+    folder = prepare(tmp_path, as_folder(tmp_path / "raw"), settings())
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, before[1]), before[1]))
@@ -363,7 +363,7 @@ def test_shards_beyond_the_usual_limit_are_kept_open(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_truncated_shard_is_named(tmp_path: Path) -> None:
-    folder = prepare(tmp_path, settings(as_folder(tmp_path / "raw")))
+    folder = prepare(tmp_path, as_folder(tmp_path / "raw"), settings())
     shard = folder / "training/00001.tar"
     content = shard.read_bytes()
     shard.write_bytes(content[:600])
@@ -380,10 +380,10 @@ def test_a_sample_of_imagenet(tmp_path: Path) -> None:
     found = {split: len(images) for split, images in find_images(SAMPLE).items()}
     assert sum(found.values()) == 250
     data = settings(
-        SAMPLE, training_images=found["training"], validation_images=found["validation"], classes=250, stored_size=256,
+        training_images=found["training"], validation_images=found["validation"], classes=250, stored_size=256,
         images_per_shard=64,
     )  # fmt: skip
-    folder = prepare(tmp_path, data)
+    folder = prepare(tmp_path, SAMPLE, data)
     for split, count in found.items():
         images = ShardedImages(folder, split, lambda image: image)
         assert len(images) == count

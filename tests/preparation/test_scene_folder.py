@@ -64,8 +64,8 @@ def as_tar(at: Path, contents: dict[str, bytes]) -> Path:
 
 
 def write(source: Path, target: Path, training: int = 3, validation: int = 2) -> Classes:
-    settings = SceneFolder(source="ade20k_layout", path=str(source), training=training, validation=validation)
-    return write_scene_folder(settings, target)
+    settings = SceneFolder(source="ade20k_layout", training=training, validation=validation)
+    return write_scene_folder(settings, source, target)
 
 
 @pytest.mark.parametrize("source", [as_folder, as_zip, as_tar])
