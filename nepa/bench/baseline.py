@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from nepa.parameters import Parameters
 from nepa.training.optimizer import LayerwiseSchedule
 from nepa.training.placement import device
-from nepa.training.task import Task
+from nepa.training.task import Task, peak_learning_rate
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
@@ -32,7 +32,8 @@ class Baseline:
             task.model.__class__ = EncoderDecoder
         self.model = task.model.to(device()).train()
         groups = task.parameter_groups(self.model, task.backbone, self.settings.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=tuple(self.settings.betas))
+        rate = peak_learning_rate(self.settings)
+        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=tuple(self.settings.betas))
         self.trained = [parameter for group in groups for parameter in group["params"]]
         self.schedule = LayerwiseSchedule(self.optimizer, steps=steps, **task.schedule)
         decay = self.settings.ema_decay

@@ -291,11 +291,6 @@ class Optimization(Section):
     precision: Precision
     augmentation: Augmentation | None
 
-    @property
-    def learning_rate(self) -> float:
-        """Peak learning rate after the linear scaling rule."""
-        return self.base_learning_rate * self.batch_size / 256
-
     @model_validator(mode="after")
     def _warmup_fits(self) -> "Optimization":
         if self.warmup_epochs >= self.epochs:

@@ -13,6 +13,13 @@ from nepa.parameters.schema import Optimization, Segment, Stage
 from nepa.training.optimizer import ClippedOptimizer, Group, Layers, build_optimizer, parameter_groups
 
 
+def peak_learning_rate(settings: Optimization | Segment) -> float:
+    """By the linear scaling rule, base x batch / 256 (paper); segmentation's is stated as it is."""
+    if isinstance(settings, Segment):
+        return settings.learning_rate
+    return settings.base_learning_rate * settings.batch_size / 256
+
+
 @dataclass(frozen=True)
 class Task:
     """A model and how its learning rates go.
@@ -46,7 +53,7 @@ class Task:
         """AdamW as the stage's settings have it, for the same; `passes` make up one step."""
         return build_optimizer(
             self.parameter_groups(model, backbone, settings.weight_decay),
-            learning_rate=settings.learning_rate,
+            learning_rate=peak_learning_rate(settings),
             betas=settings.betas,
             clip_gradient=settings.clip_gradient,
             precision=settings.precision,

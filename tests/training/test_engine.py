@@ -20,7 +20,7 @@ from nepa.parameters import Parameters, load_parameters
 from nepa.stages.pretrain import Pretraining
 from nepa.training.engine import Training, run_training
 from nepa.training.hooks import Averaging
-from nepa.training.task import Task
+from nepa.training.task import Task, peak_learning_rate
 
 DECAY = 0.9
 
@@ -94,7 +94,7 @@ def test_history_holds_means_of_intervals(tmp_path: Path, parameters: Parameters
     assert [row["step"] for row in training.history] == [3, 6, 7]
     assert [row["extra"] for row in training.history] == [1.5] * 3
     assert training.history[0]["learning_rate"] == pytest.approx(
-        parameters.pretrain.learning_rate / 2 * (1 + math.cos(math.pi / 6))
+        peak_learning_rate(parameters.pretrain) / 2 * (1 + math.cos(math.pi / 6))
     )  # as the third step had it
     assert all(row["gradient_norm"] > 0 for row in training.history)
 
