@@ -89,8 +89,12 @@ def _compiled(bench: Bench) -> Iterator[Row]:
             yield not_measured("the recipe's step is compiled here: see the step", stage=stage)
         else:
             with fresh_cache():  # which stays where an error goes through it
+                compiled = with_execution(parameters, stage, compile=True)
                 try:
-                    yield from _step_of(bench, with_execution(parameters, stage, compile=True), stage)
+                    yield from _step_of(bench, compiled, stage)
+                    yield measure_start(
+                        compiled, stage
+                    )  # as the next process of the stage, which finds it in the cache
                 except UserError as reason:
                     yield not_measured(str(reason), stage=stage)
 

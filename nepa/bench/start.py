@@ -24,7 +24,7 @@ ENGINES = ("dvc repro", "snakemake --cores all all")
 def measure_start(parameters: Parameters, stage: Stage) -> Row:
     """Seconds from the start of a stage's process until its imports are done and until its first step is.
 
-    On random pixels, so that no data is read; the least of several repetitions.
+    On random pixels, so that no data is read; medians of several repetitions.
 
     Args:
         parameters: as `on_this_machine` makes them.
@@ -36,11 +36,16 @@ def measure_start(parameters: Parameters, stage: Stage) -> Row:
         json.loads(subprocess.check_output(command, input=given, env=environment, text=True))
         for _ in range(REPETITIONS)
     ]
-    return {"stage": stage, "repetitions": REPETITIONS} | {key: min(times[key] for times in found) for key in found[0]}
+    medians = {key: median(times[key] for times in found) for key in found[0]}
+    return {
+        "stage": stage,
+        "compiled": getattr(parameters.execution, stage).compile,
+        "repetitions": REPETITIONS,
+    } | medians
 
 
 def measure_idle_engines() -> list[Row]:
-    """Seconds that each engine takes to find nothing to do, in turn.
+    """Seconds that each engine takes to find nothing to do, in turn: medians.
 
     Raises:
         NotMeasured: there is something to do.
@@ -55,8 +60,7 @@ def measure_idle_engines() -> list[Row]:
             subprocess.run([*module, *command.split()], capture_output=True, check=True)
             seconds[command].append(time.perf_counter() - started)
     return [
-        {"command": command, "repetitions": REPETITIONS, "seconds": min(taken), "median_seconds": median(taken)}
-        for command, taken in seconds.items()
+        {"command": command, "repetitions": REPETITIONS, "seconds": median(taken)} for command, taken in seconds.items()
     ]
 
 

@@ -90,10 +90,11 @@ def test_a_step_is_measured_compiled_whatever_the_recipe_says(project: Path, tmp
     raw["finetune"]["drop_path"] = 0.3
     Path("params.yaml").write_text(yaml.safe_dump(raw))
     bench(tmp_path / "out", "--what", "compiled", "--stages", "finetune", "--batch-size", "4")
-    alone, with_loader = content(tmp_path / "out", "compiled")["rows"]
+    alone, with_loader, next_process = content(tmp_path / "out", "compiled")["rows"]
     assert alone["compiled"] and with_loader["compiled"] and with_loader["loader"]
     assert alone["largest_difference"] < 1e-4
     assert alone["compile_seconds"] > with_loader["compile_seconds"] > 0  # the second comes out of torch's cache
+    assert next_process["compiled"] and 0 < next_process["import_seconds"] < next_process["first_step_seconds"]
 
 
 @pytest.mark.slow
