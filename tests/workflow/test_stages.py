@@ -156,6 +156,18 @@ def test_a_stage_depends_on_all_code_that_it_imports(name: str) -> None:
         assert {m for m in found if m.stat().st_size and not {m, *m.parents} & set(known)} == set()
 
 
+def test_preparation_alone_depends_on_where_the_sources_lie() -> None:
+    """Images that are moved are prepared again, to the same files; nothing that was trained on them is out of date."""
+    depending = {
+        (name, key)
+        for path in ("dvc.yaml", "workflow/further_ablations/dvc.yaml")
+        for name, stage in yaml.safe_load((ROOT / path).read_text())["stages"].items()
+        for key in stage.get("params", [])
+        if key.startswith("sources")
+    }
+    assert depending == {("prepare_images", "sources.images"), ("prepare_scenes", "sources.scenes")}
+
+
 def test_further_ablations_are_the_main_ones_stages_in_another_place() -> None:
     """The two files declare the same work: what differs is the maps of variants and where results lie."""
     main, further = (
