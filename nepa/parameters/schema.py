@@ -459,7 +459,8 @@ class Parameters(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Parameters":
-        if (self.sources.images is None) != (self.data.source == "digits") and self.data.source != "cifar10":
+        needed = {"digits": False, "image_folder": True}.get(self.data.source)  # CIFAR-10's may be downloaded
+        if needed is not None and needed != (self.sources.images is not None):
             raise ValueError(
                 f"sources.images is {self.sources.images or 'null'}, but data.source is '{self.data.source}'; "
                 "the digits have none (null), an image_folder is a folder or a tar file"
