@@ -91,9 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--stages", nargs="+", choices=tuple(TRAINING), default=tuple(TRAINING), help="default: all")
     command.add_argument("--batch-size", type=int, help="default: a device's share of the recipe's, or what fits")
     command.add_argument("--seconds", type=float, default=20.0, help="that a comparison should take (default: 20)")
-    command.add_argument(
-        "--images", type=Path, help="where JPEGs lie that the loaders are to read, as `sources.images`"
-    )
+    command.add_argument("--images", type=Path, help="where the loaders' JPEGs lie, as `sources.images`")
     command.add_argument("--output", type=Path, help="folder (default: results/bench/HARDWARE/RECIPE)")
     command = add(
         "predict", "say what a fine-tuned checkpoint sees in images: classes, or a class for every pixel", _predict

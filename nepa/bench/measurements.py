@@ -92,9 +92,8 @@ def _compiled(bench: Bench) -> Iterator[Row]:
                 compiled = with_execution(parameters, stage, compile=True)
                 try:
                     yield from _step_of(bench, compiled, stage)
-                    yield measure_start(
-                        compiled, stage
-                    )  # as the next process of the stage, which finds it in the cache
+                    # The stage's next process, which finds it in the cache.
+                    yield measure_start(compiled, stage)
                 except UserError as reason:
                     yield not_measured(str(reason), stage=stage)
 

@@ -29,7 +29,7 @@ class Change:
         first, second: means over the seeds that are compared; None of none.
         difference: `second` minus `first`, with its interval; None where a side has lost all seeds.
         paired: over seeds that both sides have.
-        lost: a run is on both sides or on one, but not its number, as where it diverged: the others prove nothing.
+        lost: a side has a seed's run but not its number, as where it diverged: the seeds that are left prove nothing.
     """
 
     run: str
