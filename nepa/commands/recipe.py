@@ -1,6 +1,7 @@
 """`nepa recipe`: puts a whole set of numbers into params.yaml."""
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def put_in_place(name: str) -> str:
         beside.write_text(text)
     after = _flat(read_yaml(text, f"{RECIPES / name}.yaml"))
     changed = [key for key in before | after if before.get(key, "-") != after.get(key, "-")]
-    lines = [f"{key}: {before.get(key, '-')} -> {after.get(key, '-')}" for key in changed]
+    lines = [f"{key}: {_written(before.get(key, '-'))} -> {_written(after.get(key, '-'))}" for key in changed]
     if kept:
         lines.append(f"What stood there is no recipe; it is kept in {kept}.")
     return "\n".join(lines) or f"params.yaml is {name} already"
@@ -64,6 +65,11 @@ def _keep(content: bytes) -> Path:
         if not kept.exists() or kept.read_bytes() == content:
             kept.write_bytes(content)
             return kept
+
+
+def _written(value: Any) -> str:
+    """As YAML has it."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

@@ -75,7 +75,7 @@ def test_adding_a_dataset(clone: Path) -> None:
     write_photographs(clone)
     counts, recipe, archives, _, places = follow(clone, "docs/adding-a-dataset.md")
     assert counts.split() == ["400", "20"]
-    assert "sources.images: - -> flowers" in recipe
+    assert "sources.images: null -> flowers" in recipe
     assert "rehearsal of flowers went through" in recipe and "rehearsal of flowers went through" in archives
     manifest = yaml.safe_load((clone / "data/flowers/images/manifest.json").read_text())
     assert manifest["images"] == {"training": 400, "validation": 80}
