@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from nepa.parameters.agreement import Parameters
 from nepa.parameters.loading import VariantGroup
-from nepa.parameters.schema import Parameters, Stage
+from nepa.parameters.schema import Stage
 
 # Whose variants each stage trains: a backbone that was pretrained otherwise is fine-tuned as well.
 TRAINED: dict[Stage, tuple[VariantGroup, ...]] = {

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from nepa.errors import UserError
-from nepa.parameters.schema import Parameters
+from nepa.parameters.agreement import Parameters
 
 VariantGroup = Literal["pretraining", "finetuning", "segmentation"]
 GROUPS: tuple[VariantGroup, ...] = get_args(VariantGroup)

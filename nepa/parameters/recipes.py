@@ -8,8 +8,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from nepa.errors import UserError
+from nepa.parameters.agreement import Parameters
 from nepa.parameters.loading import GROUPS, parse_parameters, read_yaml
-from nepa.parameters.schema import Parameters
 
 RECIPES = Path("recipes")
 STATED = re.compile(r"# ([PC]\b|\?)")  # notes that begin with who states a number

@@ -1,4 +1,4 @@
-"""Schema of params.yaml: every number of a run, its type, its range and what it must agree with."""
+"""Schema of params.yaml: every number of a run, its type and its range, section by section."""
 
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -325,6 +325,11 @@ class Finetune(Optimization):
     mixup: Annotated[float, Field(ge=0)]
     cutmix: Annotated[float, Field(ge=0)]
 
+    @property
+    def mixed_together(self) -> int:
+        """Images that must stay in one pass: mixup and cutmix mix each with another."""
+        return 2 if self.mixup or self.cutmix else 1
+
     @model_validator(mode="after")
     def _batch_fits(self) -> "Finetune":
         if self.batch_size > self.labels:
@@ -431,134 +436,3 @@ class FurtherAblations(Section):
     seeds: SeedList
     pretraining: dict[Variant, Overrides]
     finetuning: dict[Variant, Overrides]
-
-
-class Parameters(Section):
-    """All of params.yaml; `scenes` is null where nothing is segmented."""
-
-    recipe: Name
-    threads: Positive
-    seeds: Seeds
-    sources: Sources
-    data: Annotated[Data, Field(discriminator="source")]
-    scenes: Annotated[ComposedScenes | SceneFolder, Field(discriminator="source")] | None
-    model: Model
-    objective: Objective
-    pretrain: Pretrain
-    finetune: Finetune
-    segment: Segment
-    execution: Execution
-    pretraining: dict[Variant, Overrides]
-    finetuning: dict[Variant, Overrides]
-    segmentation: dict[Variant, Overrides]
-    further_ablations: FurtherAblations
-
-    def variants(self, group: str) -> dict[str, Overrides]:
-        """Every variant of `pretraining`, `finetuning` or `segmentation`, the further ablations' included."""
-        return getattr(self, group) | getattr(self.further_ablations, group, {})
-
-    @model_validator(mode="after")
-    def _sections_agree(self) -> "Parameters":
-        needed = {"digits": False, "image_folder": True}.get(self.data.source)  # CIFAR-10's may be downloaded
-        if needed is not None and needed != (self.sources.images is not None):
-            raise ValueError(
-                f"sources.images is {self.sources.images or 'null'}, but data.source is '{self.data.source}'; "
-                "the digits have none (null), an image_folder is a folder or a tar file"
-            )
-        if self.data.image_size % self.model.patch_size:
-            raise ValueError(
-                f"model.patch_size {self.model.patch_size} must divide data.image_size {self.data.image_size}"
-            )
-        if self.segmentation:
-            self._segments()
-        for stage in STAGES:
-            self._shares_batches(stage)
-        if self.scenes is None:
-            if self.segmentation:
-                raise ValueError("scenes is null, but segmentation has variants; give scenes, or make segmentation {}")
-        elif self.scenes.source == "ade20k_layout":
-            if self.sources.scenes is None:
-                raise ValueError("sources.scenes is null; name a folder or archive in ADE20K's layout")
-        elif self.scenes.source == "digits":
-            if self.data.source != "digits":
-                raise ValueError(f"scenes.source 'digits' needs data.source 'digits', which is '{self.data.source}'")
-            if self.segment.crop > self.scenes.canvas:
-                raise ValueError(f"segment.crop {self.segment.crop} must be at most scenes.canvas {self.scenes.canvas}")
-            if self.scenes.canvas < self.data.image_size:
-                raise ValueError(f"scenes.canvas {self.scenes.canvas} must be at least data.image_size")
-            most, fewest = self.scenes.digits_per_scene[1], min(self.data.training_images, self.data.evaluation_images)
-            if most > fewest:
-                raise ValueError(f"scenes.digits_per_scene {most} must be at most the {fewest} images of a split")
-        if self.pretrain.batch_size > self.data.training_images:
-            raise ValueError(
-                f"pretrain.batch_size {self.pretrain.batch_size} must be at most "
-                f"the {self.data.training_images} training images"
-            )
-        labels, all_labels = self.finetune.labels, self.data.training_images
-        if labels != all_labels and (labels % self.data.classes or labels > all_labels):
-            raise ValueError(
-                f"finetune.labels {labels} must be a multiple of data.classes {self.data.classes} "
-                f"and at most the {all_labels} training images, or all of them"
-            )
-        for name in ("pretrain", "finetune"):
-            given = getattr(self, name).augmentation is not None
-            if given != (self.data.source != "digits"):
-                raise ValueError(
-                    f"{name}.augmentation is {'given' if given else 'null'}; "
-                    "the digits have none (null), other images need one"
-                )
-        if self.scenes is not None and self.segment.batch_size > self.scenes.training:
-            raise ValueError(f"segment.batch_size {self.segment.batch_size} must be at most scenes.training")
-        if self.execution.segment.images_per_pass is not None:
-            raise ValueError(
-                "execution.segment.images_per_pass must be null: batch norm takes its statistics over what passes at "
-                "once; take more GPUs, which share them, or a smaller batch"
-            )
-        if "full" not in self.pretraining:
-            raise ValueError("pretraining must contain 'full', from which fine-tuning and segmentation start")
-        if self.pretraining["full"]:
-            raise ValueError("pretraining.full must be {}: the sections above are its settings; change them")
-        further = self.further_ablations
-        names = [*self.pretraining, *self.finetuning, *further.pretraining, *further.finetuning]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        ambiguous = sorted(name for name in names if name.startswith("variants_"))
-        if ambiguous:
-            raise ValueError(f"{ambiguous}: a variant's name must not begin with variants_, as a stage's does")
-        if repeated:
-            raise ValueError(f"{repeated} stand in more than one of the maps of variants; give each variant one name")
-        missing = sorted(set(further.seeds) - set(self.seeds.classification))
-        if missing:
-            raise ValueError(
-                f"further_ablations.seeds {missing} have no `full` to start from or compare with; "
-                f"take them from seeds.classification {self.seeds.classification}"
-            )
-        return self
-
-    def _segments(self) -> None:
-        segment, patch = self.segment, self.model.patch_size
-        if segment.crop % patch:
-            raise ValueError(f"segment.crop {segment.crop} must be a multiple of model.patch_size")
-        if max(segment.blocks) >= self.model.depth:
-            raise ValueError(f"segment.blocks {segment.blocks} must be below model.depth {self.model.depth}")
-        if segment.crop // patch * min(segment.rescales) < 1:
-            raise ValueError(
-                f"segment.rescales {segment.rescales} leave nothing of the {segment.crop // patch} patches of a "
-                "segment.crop; crop more"
-            )
-        if segment.batch_size < 2:
-            raise ValueError("segment.batch_size must be at least 2: batch norm has no variance of one pooled value")
-        if segment.augmentation and segment.augmentation.photometric_distortion and self.data.channels != 3:
-            raise ValueError("segment.augmentation.photometric_distortion must be false: data.channels is not 3")
-
-    def _shares_batches(self, stage: Stage) -> None:
-        settings, execution = getattr(self, stage), getattr(self.execution, stage)
-        together = 2 if stage == "finetune" and (settings.mixup or settings.cutmix) else 1
-        processes = execution.nodes * max(1, execution.gpus)
-        pairs = ", and mixes pairs of images" if together > 1 else ""
-        if settings.batch_size % (processes * together):
-            raise ValueError(
-                f"{stage}.batch_size {settings.batch_size} must be a multiple of {processes * together}: "
-                f"execution.{stage} has {processes} processes{pairs}"
-            )
-        if execution.images_per_pass is not None and execution.images_per_pass < together:
-            raise ValueError(f"execution.{stage}.images_per_pass must be at least {together}: it mixes pairs of images")

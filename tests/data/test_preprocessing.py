@@ -13,8 +13,8 @@ from nepa.data.shards import ShardedImages
 from nepa.data.stream import Draw, Drawn
 from nepa.data.transforms import TrainingTransform
 from nepa.errors import UserError
+from nepa.parameters import Parameters
 from nepa.parameters.recipes import recipe_text
-from nepa.parameters.schema import Parameters
 
 DRAWS = [Draw(index, number) for number, index in enumerate((5, 0, 11, 5, 7))]
 
