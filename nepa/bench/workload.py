@@ -151,8 +151,10 @@ def noise(parameters: Parameters, stage: Stage, count: int) -> Dataset:
 
 
 def on_noise(parameters: Parameters, stage: Stage, count: int) -> Workload:
-    """A stage's training on `count` samples of noise, which no worker need read."""
-    return Workload(with_execution(parameters, stage, workers=0), stage, noise(parameters, stage, count))
+    """A stage's training on `count` samples of noise, which lie in memory."""
+    # A GPU would wait while they are put into batches; beside a CPU a worker would take a core from the step.
+    workers = int(torch.cuda.is_available())
+    return Workload(with_execution(parameters, stage, workers=workers), stage, noise(parameters, stage, count))
 
 
 def images_of_a_step(parameters: Parameters, stage: Stage, rate: float, seconds: float) -> int:

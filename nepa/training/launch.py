@@ -15,6 +15,7 @@ from nepa.errors import UserError
 from nepa.parameters.schema import TrainingExecution
 from nepa.training.interruption import EXIT_CODE, STOP_FILE
 from nepa.training.processes import started_by_torchrun
+from nepa.training.status import STATUS_FILE, read_status
 
 log = logging.getLogger("nepa")
 
@@ -31,14 +32,20 @@ def launch(execution: TrainingExecution, arguments: list[str], scratch: Path) ->
         The exit code to end with; None where this process is to do the work itself.
 
     Raises:
-        UserError: several nodes are asked for outside a SLURM job, or a process died.
+        UserError: several nodes are asked for outside a SLURM job, torch cannot use this machine's GPUs, or a process
+            died.
     """
     if started_by_torchrun():
         return None
     job = os.environ.get("SLURM_JOB_ID")
     if execution.nodes > 1 and job is None:
         raise UserError(f"execution: {execution.nodes} nodes need a SLURM job; start it there, or set nodes to 1")
-    found = torch.cuda.device_count()
+    found = torch.cuda.device_count()  # which the driver says, even where torch can use none of them
+    if found and execution.gpus and not torch.cuda.is_available():
+        raise UserError(
+            f"{found} GPUs are here, but torch for CUDA {torch.version.cuda} cannot use them; see whether `nvidia-smi` "
+            "shows an older driver or a fault, or set execution's gpus to 0"
+        )
     if execution.gpus > found:
         log.warning(f"execution asks for {execution.gpus} GPUs on each node; going on with the {found} that are here")
     each = max(1, min(execution.gpus, found))
@@ -61,10 +68,12 @@ def launch(execution: TrainingExecution, arguments: list[str], scratch: Path) ->
         command += [f"--nnodes={execution.nodes}", f"--rdzv-id={job}", "--rdzv-backend=c10d"]
         command += [f"--rdzv-endpoint={socket.gethostname()}:{port}"]
     command += ["-m", "nepa.command_line", *arguments]
-    return _run(command, scratch / STOP_FILE)
+    return _run(command, scratch)
 
 
-def _run(command: list[str], stop: Path) -> int:
+def _run(command: list[str], scratch: Path) -> int:
+    stop, told = scratch / STOP_FILE, scratch / STATUS_FILE
+    before = read_status(told)
     asked = False
 
     def ask(*_: object) -> None:
@@ -92,7 +101,9 @@ def _run(command: list[str], stop: Path) -> int:
             process.terminate()
             process.wait()
         stop.unlink(missing_ok=True)
-    if status and asked:
+    # On several nodes SLURM asks the processes of its steps, and not this one.
+    now = read_status(told)
+    if status and (asked or now != before and now is not None and now["state"] == "stopped"):
         return EXIT_CODE
     if status:
         raise UserError(

@@ -60,6 +60,15 @@ def test_memory_by_pass_and_share(monkeypatch: pytest.MonkeyPatch) -> None:
     assert held == pytest.approx(7 / 8 * (BYTES_PER_PARAMETER + 4) * as_shipped.one.parameters)
 
 
+@pytest.mark.parametrize(
+    "name", ["imagenet-base-paper", "imagenet-base-code", "imagenet-large-paper", "imagenet-large-code"]
+)
+def test_a_job_is_given_the_time_that_is_planned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = recipe(name, monkeypatch)
+    minutes = pretraining_alone(parameters).flops / (8 * PAPER_TFLOPS * 1e12) / 60
+    assert 1.1 < parameters.execution.pretrain.runtime / minutes < 1.3
+
+
 def test_arithmetic_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """ViT-B/14: per block 12 D^2 multiplications a token in matrices and 2 N D in attention; thrice with backward."""
     tokens, width, depth = 257, 768, 12

@@ -213,6 +213,7 @@ def test_a_dead_process_ends_them_all(shared: Path) -> None:
 def two_gpus(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine that says it has two GPUs: as many processes are started, which then find none and use the CPU."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     execution("pretrain", gpus=2)
     return shared
 
@@ -229,16 +230,35 @@ def test_fewer_gpus_than_asked_for(shared: Path, caplog: pytest.LogCaptureFixtur
     assert "execution asks for 8 GPUs on each node; going on with the 0 that are here" in caplog.text
 
 
-def test_who_started_them_is_asked_to_stop(two_gpus: Path) -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use a GPU here")
+def test_gpus_that_torch_cannot_use(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """As with an older driver, which counts them all the same: days on a CPU are not what was asked for."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    execution("pretrain", gpus=1)
+    assert main(["pretrain"]) == 2
+    assert "2 GPUs are here, but torch for CUDA" in capsys.readouterr().err
+    execution("pretrain", gpus=0)
+    assert main(["pretrain"]) == 0
+
+
+@pytest.mark.parametrize("asked", ["who started them", "they alone"])  # as SLURM does on several nodes
+def test_asked_to_stop(two_gpus: Path, asked: str) -> None:
     raw = yaml.safe_load(Path("params.yaml").read_text())
     raw["pretrain"]["epochs"] = 500
     Path("params.yaml").write_text(yaml.safe_dump(raw))
-    script = "import torch, nepa.command_line as c; torch.cuda.device_count = lambda: 2; exit(c.main(['pretrain']))"
+    script = (
+        "import torch, nepa.command_line as c; torch.cuda.device_count = lambda: 2; "
+        "torch.cuda.is_available = lambda: True; exit(c.main(['pretrain']))"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     wait_for_step(process, 2)
-    process.send_signal(signal.SIGTERM)
+    torchrun = psutil.Process(process.pid).children()
+    for hearing in [process] if asked == "who started them" else torchrun[0].children():
+        hearing.send_signal(signal.SIGTERM)
     shown, _ = process.communicate(timeout=120)
     assert process.returncode == 75
     assert "stopped at step" in shown
