@@ -4,6 +4,7 @@ In: data/<recipe>/images, a pretrained backbone. Out: checkpoints/.../classifier
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +88,7 @@ def finetuning(parameters: Parameters) -> Task:
             "layer_warmup": settings.layer_warmup,
         },
         head_learning_rate=settings.head_learning_rate,
-        together=2 if settings.mixup or settings.cutmix else 1,  # each image is mixed with another
+        together=settings.mixed_together,
     )
 
 
@@ -109,8 +110,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         validation = evaluation_batches(parameters, "validation", workers)
 
         def accuracy(current: nn.Module) -> dict[str, float]:
-            predicted, labels = predict(current, validation)
-            return {"top1": 100 * (predicted == labels).float().mean().item()}
+            return {"top1": _top1(*predict(current, validation))}
 
         training = run_training(
             parameters,
@@ -137,12 +137,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     }
     names = class_names(parameters)
     if training.status != "diverged":
-        predicted, labels = predict(task.model, evaluation_batches(parameters, parameters.data.evaluate_on, workers))
-        classes = len(names)
-        metrics["top1"] = 100 * (predicted == labels).float().mean().item()
-        if classes <= CONFUSION_UP_TO:
-            counts = torch.bincount(labels * classes + predicted, minlength=classes**2)
-            metrics |= {"confusion": counts.view(-1, classes).tolist(), "class_names": names}
+        metrics |= evaluate(task.model, evaluation_batches(parameters, parameters.data.evaluate_on, workers), names)
     if not is_main_process():
         return
     write_run(
@@ -157,6 +152,21 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
         measured=["top1"],
         names=names,
     )
+
+
+def evaluate(model: nn.Module, batches: DataLoader, names: list[str]) -> dict[str, Any]:
+    """Top-1 in percent and, where the classes are few, how often each (row) was taken for each (column)."""
+    predicted, labels = predict(model, batches)
+    found: dict[str, Any] = {"top1": _top1(predicted, labels)}
+    classes = len(names)
+    if classes <= CONFUSION_UP_TO:
+        counts = torch.bincount(labels * classes + predicted, minlength=classes**2)
+        found |= {"confusion": counts.view(-1, classes).tolist(), "class_names": names}
+    return found
+
+
+def _top1(predicted: Tensor, labels: Tensor) -> float:
+    return 100 * (predicted == labels).float().mean().item()
 
 
 def _steps_per_epoch(parameters: Parameters) -> int:
