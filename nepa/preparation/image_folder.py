@@ -21,8 +21,7 @@ from nepa.errors import UserError
 # What people call the two splits in their folders.
 SPLITS = {"training": ("train", "training"), "validation": ("val", "validation", "valid", "test")}
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
-ILSVRC = {"training": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
-DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+TRAINING, VALIDATION, DEVKIT = (ARCHIVE_META[part][0] for part in ("train", "val", "devkit"))  # ILSVRC2012's own
 CHECKSUMS = dict(ARCHIVE_META.values())
 
 
@@ -57,10 +56,13 @@ def find_images(path: Path) -> dict[str, list[RawImage]]:
         raise UserError(f"sources.images {path} not found; give the folder or tar file that holds the images")
     if path.is_file():
         found = _by_split(path, _members(path))
-    elif (path / ILSVRC["training"]).exists() or (path / ILSVRC["validation"]).exists():
+    elif (path / TRAINING).exists() or (path / VALIDATION).exists():
         for name, checksum in CHECKSUMS.items():
             _check_archive(path / name, checksum)
-        found = {"training": _ilsvrc_training(path), "validation": _ilsvrc_validation(path)}
+        found = {
+            "training": _ilsvrc_training(path / TRAINING),
+            "validation": _ilsvrc_validation(path / VALIDATION, path / DEVKIT),
+        }
     else:
         found = _by_split(path, _files(path))
     for split, images in found.items():
@@ -124,81 +126,34 @@ def _regular_files(archive: Path) -> Iterator[tarfile.TarInfo]:
                     if member.offset_data + member.size > end:
                         raise UserError(f"{archive} is truncated in {member.name}; fetch it again")
                     yield member
-    except FileNotFoundError:
-        raise UserError(f"{archive} not found; fetch it, or give class folders instead") from None
     except tarfile.ReadError as error:
         raise UserError(f"{archive} is no complete, uncompressed tar file ({error}); fetch or unpack it") from None
 
 
-def _ilsvrc_training(folder: Path) -> list[RawImage]:
-    """The training file is a tar of one tar per class."""
-    archive, found = folder / ILSVRC["training"], []
-    for outer in _regular_files(archive):
-        label = PurePosixPath(outer.name).stem
-        with archive.open("rb") as file:
-            file.seek(outer.offset_data)
-            inner_file = io.BufferedReader(_Window(file, outer.offset_data, outer.size))
-            try:
-                with tarfile.open(fileobj=inner_file, mode="r:") as inner:
-                    found += [
-                        RawImage(str(archive), outer.offset_data + m.offset_data, m.size, label, f"{label}/{m.name}")
-                        for m in inner
-                        if m.isfile()
-                    ]
-            except tarfile.ReadError as error:
-                raise UserError(f"{archive}: {outer.name} is no complete tar file ({error}); fetch it again") from None
+def _ilsvrc_training(archive: Path) -> list[RawImage]:
+    """The training file, whose checksum is that of the published one, is a tar of one tar per class."""
+    found = []
+    with tarfile.open(archive, "r:") as outer:
+        for member in outer:
+            label, start = PurePosixPath(member.name).stem, member.offset_data
+            with tarfile.open(fileobj=outer.extractfile(member), mode="r:") as inner:
+                found += [
+                    RawImage(str(archive), start + m.offset_data, m.size, label, f"{label}/{m.name}")
+                    for m in inner
+                    if m.isfile()
+                ]
     return found
 
 
-def _ilsvrc_validation(folder: Path) -> list[RawImage]:
+def _ilsvrc_validation(archive: Path, kit: Path) -> list[RawImage]:
     """The validation file is flat; the development kit has each image's class, in the order of their names."""
-    archive, kit = folder / ILSVRC["validation"], folder / DEVKIT
-    classes = _ilsvrc_validation_classes(kit)
-    images = sorted(_regular_files(archive), key=lambda member: member.name)
-    if len(images) != len(classes):
-        raise UserError(f"{archive} holds {len(images)} images, {kit} has {len(classes)} labels; fetch them again")
-    return [
-        RawImage(str(archive), member.offset_data, member.size, label, member.name)
-        for member, label in zip(images, classes, strict=True)
-    ]
-
-
-def _ilsvrc_validation_classes(kit: Path) -> list[str]:
-    try:
-        with tarfile.open(kit, "r:gz") as file:
-            contents = {PurePosixPath(m.name).name: file.extractfile(m).read() for m in file if m.isfile()}
-        synsets = loadmat(io.BytesIO(contents["meta.mat"]), squeeze_me=True)["synsets"]
-        truth = contents["ILSVRC2012_validation_ground_truth.txt"].split()
-    except FileNotFoundError:
-        raise UserError(f"{kit} not found; the validation images have their labels there") from None
-    except (tarfile.ReadError, EOFError, KeyError) as error:
-        raise UserError(f"{kit} is truncated or not ILSVRC2012's ({error}); fetch it again") from None
+    with tarfile.open(kit, "r:gz") as file:
+        contents = {PurePosixPath(m.name).name: file.extractfile(m).read() for m in file if m.isfile()}
+    synsets = loadmat(io.BytesIO(contents["meta.mat"]), squeeze_me=True)["synsets"]
     by_number = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in np.atleast_1d(synsets)}
-    return [by_number[int(number)] for number in truth]
-
-
-class _Window(io.RawIOBase):
-    """A part of a file, as a file."""
-
-    def __init__(self, file: io.BufferedReader, start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: memoryview) -> int:
-        self._file.seek(self._start + self._at)
-        content = self._file.read(max(0, min(len(buffer), self._size - self._at)))
-        buffer[: len(content)] = content
-        self._at += len(content)
-        return len(content)
+    truth = contents["ILSVRC2012_validation_ground_truth.txt"].split()
+    images = sorted(_regular_files(archive), key=lambda member: member.name)
+    return [
+        RawImage(str(archive), member.offset_data, member.size, by_number[int(number)], member.name)
+        for member, number in zip(images, truth, strict=True)
+    ]
