@@ -19,6 +19,7 @@ from nepa.errors import UserError
 from nepa.parameters import Parameters, load_parameters
 from nepa.parameters.declared import variants_of
 from nepa.parameters.loading import resolve_variant
+from nepa.parameters.schema import SEEDS
 
 REMEDIES = {
     errno.EACCES: "mend its permissions",
@@ -256,8 +257,8 @@ def _train(options: argparse.Namespace) -> int:
     if variant not in known:
         raise UserError(f"params.yaml: {stage} has no variant '{variant}'; it has {', '.join(known)}")
     seed = known[variant].seeds[0] if options.seed is None else options.seed
-    if seed < 0:
-        raise UserError(f"--seed {seed} must not be negative")
+    if seed not in SEEDS:
+        raise UserError(f"--seed {seed} must be from {SEEDS.start} to {SEEDS.stop - 1}")
     parameters = resolve_variant(parameters, known[variant].group, variant)
     execution = getattr(parameters.execution, stage)
     if not execution.gpus:

@@ -51,7 +51,8 @@ def test_every_command_checks_params_yaml_first(
     [
         (["pretrain", "--variant", "nope"], "pretrain has no variant 'nope'; it has full"),
         (["finetune", "--variant", "nope"], "_masked_60, causal_attention"),
-        (["pretrain", "--seed", "-1"], "--seed -1 must not be negative"),
+        (["pretrain", "--seed", "-1"], "--seed -1 must be from 0 to 4294967295"),
+        (["pretrain", "--seed", str(2**32)], "--seed 4294967296 must be from 0 to 4294967295"),
         (
             ["finetune", "--seed", "9"],
             "seed-9/backbone.safetensors not found; run `nepa pretrain --variant full --seed 9` first",

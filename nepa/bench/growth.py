@@ -9,7 +9,7 @@ from nepa.bench.rows import Row
 from nepa.bench.turns import wall_clock
 from nepa.bench.workload import Workload, on_noise, on_this_machine
 from nepa.parameters import Parameters
-from nepa.plan.cost import BYTES_PER_PARAMETER, one_pass
+from nepa.plan.cost import BYTES_PER_ACTIVATION, BYTES_PER_PARAMETER, one_pass
 from nepa.training.placement import device
 
 HEAD = 32  # channels of an attention head
@@ -75,8 +75,8 @@ def measure_growth(parameters: Parameters, rate: float) -> Iterator[Row]:
         floor = size.batch * one.flops / rate
         # `one` keeps the matrix of attention, which fused kernels do not.
         saved = one.saved - size.depth * (size.width // HEAD) * (size.tokens + 1) ** 2
-        element = 2 if workload.settings.precision == "bfloat16" else 4
-        memory = (BYTES_PER_PARAMETER + 4) * one.parameters + element * size.batch * saved
+        each = BYTES_PER_ACTIVATION[workload.settings.precision]
+        memory = BYTES_PER_PARAMETER * one.parameters + each * size.batch * saved
         yield (
             {"axis": axis}
             | asdict(size)

@@ -165,10 +165,10 @@ def images_of_a_step(parameters: Parameters, stage: Stage, rate: float, seconds:
         seconds: that a step may take.
     """
     execution = getattr(parameters.execution, stage)
-    share = getattr(parameters, stage).batch_size // (execution.nodes * max(1, execution.gpus))
+    share = getattr(parameters, stage).batch_size // execution.processes
     one = one_pass(parameters, stage)
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
     # Both sides' weights, gradients, optimizers and averages; half of what is left is for what is not counted here.
-    fitting = (free - 2 * (BYTES_PER_PARAMETER + 4) * one.parameters) / 2 / (4 * one.saved)
+    fitting = (free - 2 * BYTES_PER_PARAMETER * one.parameters) / 2 / (4 * one.saved)
     quick = seconds * rate / 2 / one.flops
     return max(2, 2 * (int(min(share, fitting, quick)) // 2))

@@ -3,7 +3,7 @@
 from nepa.parameters import Parameters
 from nepa.parameters.schema import STAGES
 from nepa.plan.cost import PAPER_TFLOPS, image_bytes, plan, table
-from nepa.report.table import paper
+from nepa.report.paper import paper
 
 
 def describe_plan(parameters: Parameters, gpus: int | None, tflops: float | None) -> str:
@@ -15,7 +15,7 @@ def describe_plan(parameters: Parameters, gpus: int | None, tflops: float | None
     """
     rate = tflops or PAPER_TFLOPS
     execution = parameters.execution.pretrain
-    gpus = gpus or max(1, execution.nodes * execution.gpus)
+    gpus = gpus or execution.processes
     stages = plan(parameters, gpus)
     none = "" if execution.gpus else " It asks for none: what it took on a CPU, `nepa status` says."
     source = "as given" if tflops else "what the paper's wall times on H100 amount to"

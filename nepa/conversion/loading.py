@@ -12,9 +12,8 @@ from nepa.model.registration import INPUT, SIZES
 
 def timm_name(description: Description) -> str:
     """The registered model of these sizes; the first one where none has them."""
-    model = description.model
-    sizes = {"embed_dim": model.width, "depth": model.depth, "num_heads": model.heads}
-    return next((name for name, of_name in SIZES.items() if of_name == sizes), next(iter(SIZES)))
+    arguments = timm_arguments(description)
+    return next((name for name, sizes in SIZES.items() if sizes.items() <= arguments.items()), next(iter(SIZES)))
 
 
 def timm_arguments(description: Description) -> dict[str, Any]:

@@ -129,7 +129,7 @@ class Parameters(Section):
             )
         for stage in STAGES:
             execution = getattr(self.execution, stage)
-            batch_size, processes = getattr(self, stage).batch_size, execution.nodes * max(1, execution.gpus)
+            batch_size, processes = getattr(self, stage).batch_size, execution.processes
             together = self.finetune.mixed_together if stage == "finetune" else 1
             if batch_size % (processes * together):
                 pairs = ", and mixes pairs of images" if together > 1 else ""

@@ -1,6 +1,5 @@
 """Reading params.yaml: one line of error for whoever wrote it, and the variants' overrides."""
 
-import copy
 import re
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 
 from nepa.errors import UserError
 from nepa.parameters.agreement import Parameters
+from nepa.parameters.schema import ComposedScenes, Data, SceneFolder
 
 VariantGroup = Literal["pretraining", "finetuning", "segmentation"]
 GROUPS: tuple[VariantGroup, ...] = get_args(VariantGroup)
@@ -20,7 +20,8 @@ OVERRIDABLE: dict[VariantGroup, tuple[str, ...]] = {
     "segmentation": ("segment",),
 }
 # Pydantic names the chosen alternative of a section, which is no key of the file.
-SOURCES = ("digits", "cifar10", "image_folder", "ade20k_layout")
+ALTERNATIVES = (*get_args(Data), ComposedScenes, SceneFolder)
+SOURCES = {get_args(alternative.model_fields["source"].annotation)[0] for alternative in ALTERNATIVES}
 
 
 def load_parameters(path: Path = Path("params.yaml")) -> Parameters:
@@ -95,7 +96,7 @@ def resolve_variant(parameters: Parameters, group: VariantGroup, name: str, sour
     Args:
         source: what errors call the file that it stands in.
     """
-    raw = copy.deepcopy(parameters.model_dump())
+    raw = parameters.model_dump()
     for section, values in parameters.variants(group)[name].items():
         if section not in OVERRIDABLE[group]:
             allowed = " or ".join(OVERRIDABLE[group])

@@ -17,6 +17,9 @@ Stage = Literal["pretrain", "finetune", "segment"]  # that trains
 STAGES: tuple[Stage, ...] = get_args(Stage)
 Overrides = dict[str, dict[str, Any]]
 RESCALES = ([4, 2, 1, 0.5], [2, 1, 0.5, 0.25])
+SEEDS = range(2**32)  # that NumPy takes
+DIGITS_IMAGES = 1797  # that scikit-learn ships
+CIFAR10_IMAGES = {"train": 50_000, "test": 10_000}  # as published
 # What timm's parser takes: magnitudes and numbers of layers are whole.
 RAND_AUGMENT = re.compile(r"rand(-(m\d+|n\d+|p\d(\.\d+)?|mstd\d+(\.\d+)?|mmax\d+|inc[01]|tweights))*")
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -29,7 +32,8 @@ def _each_once(seeds: list[int]) -> list[int]:
     return seeds
 
 
-SeedList = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1), AfterValidator(_each_once)]
+Seed = Annotated[int, Field(ge=SEEDS.start, lt=SEEDS.stop)]
+SeedList = Annotated[list[Seed], Field(min_length=1), AfterValidator(_each_once)]
 
 
 class Section(BaseModel):
@@ -106,15 +110,15 @@ class Digits(KnownImages):
 
     @property
     def training_images(self) -> int:
-        """Images that are left for training: scikit-learn ships 1,797 digits."""
-        return 1797 - self.validation_images - self.test_images
+        """Images that are left for training."""
+        return DIGITS_IMAGES - self.validation_images - self.test_images
 
     @model_validator(mode="after")
     def _some_are_left_for_training(self) -> Self:
         if self.training_images < self.classes:
             raise ValueError(
                 f"validation_images + test_images is {self.validation_images + self.test_images}, "
-                f"but 'digits' has 1797 images; leave at least {self.classes} for training"
+                f"but 'digits' has {DIGITS_IMAGES} images; leave at least {self.classes} for training"
             )
         return self
 
@@ -129,17 +133,17 @@ class Cifar10(KnownImages):
     FACTS = {"image_size": 32, "classes": 10}
     source: Literal["cifar10"]
     channels: Literal[3]
-    validation_images: Annotated[int, Field(gt=0, lt=50_000)]
+    validation_images: Annotated[int, Field(gt=0, lt=CIFAR10_IMAGES["train"])]
 
     @property
     def training_images(self) -> int:
-        """Images that are left for training, of 50,000."""
-        return 50_000 - self.validation_images
+        """Images that are left for training."""
+        return CIFAR10_IMAGES["train"] - self.validation_images
 
     @property
     def test_images(self) -> int:
         """Images that CIFAR-10 keeps for the test."""
-        return 10_000
+        return CIFAR10_IMAGES["test"]
 
 
 class ImageFolder(ImageSource):
@@ -414,6 +418,11 @@ class TrainingExecution(Resources):
     shard: bool
     compile: bool
     recompute_activations: bool
+
+    @property
+    def processes(self) -> int:
+        """That share every batch."""
+        return self.nodes * max(1, self.gpus)
 
 
 class Execution(Section):

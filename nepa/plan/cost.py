@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nepa.parameters import Parameters
 from nepa.parameters.declared import declared
 from nepa.parameters.loading import resolve_variant
-from nepa.parameters.schema import IN_MEMORY, Finetune, Segment, Stage
+from nepa.parameters.schema import IN_MEMORY, Finetune, Precision, Segment, Stage
 from nepa.plan.tasks import build_task
 
 # JPEG of quality 90 with chroma 420, bytes per pixel: mean over 250 ImageNet images prepared at 288.
@@ -24,8 +24,8 @@ JPEG_BYTES_PER_PIXEL = 0.320
 ORIGINAL_JPEG_BYTES = 108e3
 # Sustained arithmetic per GPU that the paper's wall times amount to: 989 images/s on an H100 for ViT-B/14.
 PAPER_TFLOPS = 137.0
-# Float32 weight, gradient and two moments; the average has another four bytes.
-BYTES_PER_PARAMETER = 16
+BYTES_PER_PARAMETER = 20  # float32: weight, gradient, two moments and the average
+BYTES_PER_ACTIVATION: dict[Precision, int] = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -177,11 +177,10 @@ def _cost(parameters: Parameters, stage: Stage, runs: int, gpus: int) -> StageCo
     else:
         images = settings.labels if isinstance(settings, Finetune) else parameters.data.training_images
         steps = settings.epochs * (images // settings.batch_size)
-    element = 2 if settings.precision == "bfloat16" else 4
     execution = getattr(parameters.execution, stage)
     at_once = -(-settings.batch_size // gpus)
     if execution.images_per_pass is not None:
         at_once = min(at_once, execution.images_per_pass)
-    held = one.parameters * (BYTES_PER_PARAMETER + 4) / (gpus if execution.shard else 1)
-    memory = held + one.saved * element * at_once
+    held = one.parameters * BYTES_PER_PARAMETER / (gpus if execution.shard else 1)
+    memory = held + one.saved * BYTES_PER_ACTIVATION[settings.precision] * at_once
     return StageCost(stage, runs, steps, steps * settings.batch_size, one, memory, 4.0 * one.parameters)

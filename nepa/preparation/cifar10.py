@@ -16,10 +16,10 @@ from tqdm import tqdm
 from nepa.data.image_files import DAMAGED, what_is_wrong
 from nepa.data.images import Images
 from nepa.errors import UserError
+from nepa.parameters.schema import CIFAR10_IMAGES as COUNTS
 from nepa.preparation.image_folder import RawImage, find_images
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-COUNTS = {"train": 50_000, "test": 10_000}
 DOWNLOADS = Path("data/downloads")
 # What a folder of images calls them; `find_images` takes the test images for validation images.
 SPLITS = {"train": "training", "test": "validation"}

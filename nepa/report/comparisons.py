@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from nepa.report.collect import Run
+from nepa.report.paper import on_the_papers_data, paper, paper_tables
 from nepa.report.statistics import Difference, paired_difference
-from nepa.report.table import on_the_papers_data, paper, paper_tables
 from nepa.report.verdict import Verdict, by_seed, level_verdict, lost_seeds, row_verdict
 
 

@@ -6,13 +6,15 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from nepa.objective.failure import COLLAPSED_BELOW, IDENTITY_ABOVE
 from nepa.parameters import Parameters
 from nepa.parameters.recipes import RECIPES, opening
 from nepa.report import markdown, summary
 from nepa.report.collect import Run
 from nepa.report.comparisons import PaperTable, compare_with_paper
 from nepa.report.facts import cost_table, pretraining_table, provenance_table, settings_table, variants_table
-from nepa.report.table import on_the_papers_data, paper
+from nepa.report.paper import on_the_papers_data, paper
+from nepa.report.verdict import LEVEL_MARGIN, MARGIN_OVER_CHANCE
 
 
 def write_document(
@@ -38,6 +40,12 @@ def write_document(
         recipes=recipes,
         not_run=summary.what_did_not_run(parameters, len(recipes[0]["not_run"]), RECIPES, runs),
         not_attempted=paper()["not_attempted"],
+        limits={
+            "over_chance": MARGIN_OVER_CHANCE,
+            "level": LEVEL_MARGIN,
+            "collapsed": COLLAPSED_BELOW,
+            "identity": IDENTITY_ABOVE,
+        },
         settings=settings_table(parameters),
         variants=variants_table(parameters),
     )

@@ -10,7 +10,7 @@ from nepa.parameters.loading import GROUPS
 from nepa.parameters.schema import STAGES
 from nepa.report.collect import Run
 from nepa.report.markdown import NONE, joined, mean, setting
-from nepa.report.table import of_recipe, paper
+from nepa.report.paper import of_recipe, paper
 
 
 def pretraining_table(rows: pd.DataFrame) -> pd.DataFrame:

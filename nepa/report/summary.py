@@ -11,8 +11,8 @@ from nepa.report.collect import Run
 from nepa.report.comparisons import Comparison, PaperTable
 from nepa.report.figures.confusion import SHOWN as CONFUSION_OF
 from nepa.report.markdown import bold, interval, joined, link, paper_figure, section
+from nepa.report.paper import paper
 from nepa.report.statistics import Difference, holds_among, paired_difference
-from nepa.report.table import paper
 from nepa.report.verdict import by_seed, can_decide, lost_seeds
 
 # In the order of the summary. `reference` is no finding.

@@ -1,15 +1,13 @@
 """results/table.csv: every measured figure beside the paper's, one row per task, variant and metric."""
 
 from collections import Counter
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from nepa.parameters import Parameters
 from nepa.report.collect import Run
+from nepa.report.paper import paper_tables
 
 COLUMNS = ["task", "variant", "metric", "mean", "std", "n", "paper", "recipe", "status"]
 PRETRAINING_METRICS = (
@@ -19,31 +17,6 @@ PRETRAINING_METRICS = (
     "effective_rank",
     "identity_cosine",
 )
-
-
-@cache
-def paper() -> dict[str, Any]:
-    """The paper's tables and settings."""
-    return yaml.safe_load(files("nepa.report").joinpath("paper.yaml").read_text())
-
-
-def paper_tables(recipe: str) -> dict[str, dict[str, Any]]:
-    """The paper's tables, with the title and the rows that the recipe's variants stand for; no rows where none do."""
-    own, tables = of_recipe(recipe).get("tables", {}), paper()["tables"]
-    stands_for = of_recipe(recipe).get("stands_for", tables)
-    return {
-        task: table | own.get(task, {}) | ({} if task in stands_for else {"rows": {}}) for task, table in tables.items()
-    }
-
-
-def on_the_papers_data(recipe: str) -> bool:
-    """The recipe's levels compare with the paper's, not its differences alone: paper.yaml names it."""
-    return recipe in paper()["recipes"]
-
-
-def of_recipe(recipe: str) -> dict[str, Any]:
-    """What of the paper stands otherwise for one recipe; empty where nothing does."""
-    return paper()["recipes"].get(recipe, {})
 
 
 def joint_status(statuses: list[str]) -> str:

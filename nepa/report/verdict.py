@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
 from nepa.report.collect import Run
+from nepa.report.paper import paper
 from nepa.report.statistics import Difference, paired_difference
-from nepa.report.table import paper
 
 # Fine-tuning counts as failed when it diverges or ends this close to chance, in points of top-1.
 MARGIN_OVER_CHANCE = 5.0

@@ -55,7 +55,7 @@ class Stage:
     def resources(self) -> dict[str, Any]:
         """Snakemake's resources, CPUs apart; SLURM's executor knows the same names."""
         nodes, gpus = self.meta.get("nodes", 1), self.meta.get("gpus", 0)
-        found = {"mem_mb": self.meta.get("mem_mb", 1000), "runtime": self.meta.get("runtime", 60), "nodes": nodes}
+        found = {"mem_mb": self.meta["mem_mb"], "runtime": self.meta["runtime"], "nodes": nodes}
         # Ask the training to stop two minutes before SLURM ends the job.
         found["slurm_extra"] = "--signal=TERM@120"
         if gpus:

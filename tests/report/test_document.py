@@ -91,8 +91,8 @@ def test_the_summary_says_what_ran_and_what_did_not(text: str) -> None:
     assert "segment with" not in summary
     assert "`imagenet-base-paper`" in summary and "There is no DVC repository here" in text
     # The counts are those of the table's rows; every row's verdict is its table's.
-    for kind, count in re.findall(r"(\d+) ((?:partly |not )?reproduced|not resolved)", summary):
-        assert summary.count(f"| **{count}**") == int(kind)
+    for count, kind in re.findall(r"(\d+) ((?:partly |not )?reproduced|not resolved)", summary):
+        assert summary.count(f"| **{kind}**") == int(count)
 
 
 def test_every_link_leads_to_a_heading_or_a_file(text: str) -> None:

@@ -13,8 +13,9 @@ from report_runs import write_run
 from nepa.errors import UserError
 from nepa.parameters import load_parameters
 from nepa.report.collect import collect_runs
+from nepa.report.paper import paper, paper_tables
 from nepa.report.statistics import paired_difference
-from nepa.report.table import build_table, joint_status, paper, paper_tables
+from nepa.report.table import build_table, joint_status
 
 
 def table() -> pd.DataFrame:

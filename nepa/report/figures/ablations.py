@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from nepa.report.collect import Run
 from nepa.report.figures.style import WIDTH, plot_history, with_plain_numbers
-from nepa.report.table import paper
+from nepa.report.paper import paper
 
 AXES = {
     "top1": {"ylabel": "top-1, validation images (%)", "ylim": (0, None)},
