@@ -17,10 +17,12 @@ from test_convert import convert, published, refused
 
 from nepa.command_line import main
 from nepa.conversion.checkpoints import read_checkpoint
+from nepa.conversion.loading import timm_name
 from nepa.model.backbone import build_backbone
 from nepa.model.description import describe
 from nepa.model.weights import write_weights
 from nepa.parameters import load_parameters
+from nepa.parameters.recipes import recipe_parameters
 
 CHECKPOINTS = {
     "backbone": "checkpoints/smallest/pretrain/full/seed-0/backbone.safetensors",
@@ -40,6 +42,12 @@ def here(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder in which the pipeline has run is the current one."""
     monkeypatch.chdir(trained)
     return trained
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_a_card_names_timm_s_own_model_of_these_sizes(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert timm_name(describe(recipe_parameters(f"imagenet-{size}-paper"))) == f"nepa_{size}_patch14_224"
 
 
 def classifier(write_parameters: Write, path: Path, **more: str) -> Path:

@@ -39,6 +39,8 @@ def test_the_default_is_valid() -> None:
     ("key", "value", "expected"),
     [
         ("model.widht", 32, ["model.widht", "unknown key", "32"]),
+        ("data.typo", 1, [": data.typo: unknown key"]),
+        ("scenes.typo", 1, [": scenes.typo: unknown key"]),
         ("pretrain.base_learning_rate", "3e-4", ["'3e-4' given", "a point", "3.0e-4"]),
         ("pretrain.base_learning_rate", "3.0E4", ["'3.0E4' given", "signed exponent"]),
         ("model.width", "wide", ["model.width", "'wide'", "integer"]),
