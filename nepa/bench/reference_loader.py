@@ -52,13 +52,6 @@ class ReferenceImages(Dataset):
 
 
 def reference_loader(images: ReferenceImages, batch_size: int, workers: int) -> DataLoader:
-    """One epoch in a random order; the next goes on with the same workers."""
-    return DataLoader(
-        images,
-        batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
+    """One epoch in a random order."""
+    pinned = torch.cuda.is_available()
+    return DataLoader(images, batch_size, shuffle=True, num_workers=workers, drop_last=True, pin_memory=pinned)
