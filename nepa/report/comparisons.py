@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from nepa.parameters.schema import Stage
 from nepa.report.collect import Run
 from nepa.report.paper import on_the_papers_data, paper, paper_tables
 from nepa.report.statistics import Difference, paired_difference
@@ -75,8 +76,13 @@ def compare_with_paper(recipe: str, runs: list[Run], table: pd.DataFrame) -> lis
     return compared
 
 
+def scored_stage(task: str) -> Stage:
+    """The stage whose metric a table has."""
+    return "segment" if task == "segmentation" else "finetune"
+
+
 def _compare(runs: list[Run], row: Any, reference: str, figures: dict[str, Any], levels: bool) -> Comparison:
-    stage = "segment" if row.task == "segmentation" else "finetune"
+    stage = scored_stage(row.task)
     values = by_seed(runs, stage, row.variant, row.metric)
     difference = paired_difference(by_seed(runs, stage, reference, row.metric), values)
     verdict = row_verdict(runs, stage, row.metric, row.variant, reference, figures)

@@ -64,6 +64,7 @@ def _recipe(
         "counts": summary.counts(ran),
         "intervals": summary.intervals(ran, mine),
         "gain": summary.gain(mine),
+        "unequal": summary.unequal(ran, mine),
         "of_the_paper": on_the_papers_data(name),
         "findings": summary.findings_table(name, ran, figures),
         "not_run": summary.not_run_rows(tables),

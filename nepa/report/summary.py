@@ -2,13 +2,14 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from nepa.parameters import Parameters
 from nepa.parameters.declared import declared_runs
 from nepa.report.collect import Run
-from nepa.report.comparisons import Comparison, PaperTable
+from nepa.report.comparisons import Comparison, PaperTable, scored_stage
 from nepa.report.figures.confusion import SHOWN as CONFUSION_OF
 from nepa.report.markdown import bold, interval, joined, link, paper_figure, section
 from nepa.report.paper import paper
@@ -17,6 +18,8 @@ from nepa.report.verdict import by_seed, can_decide, lost_seeds
 
 # In the order of the summary. `reference` is no finding.
 KINDS = ("reproduced", "partly reproduced", "not reproduced", "not resolved", "not tested", "not in the paper")
+# What should be equal in runs that are compared, and no ledger knows: a stage of another machine is up to date.
+OF_THE_MACHINE = ("hardware", "versions")
 # A pretrained variant and one from random weights: the main line; a pair that differs in its start alone; the same with
 # random weights that are trained for as long as pretraining and fine-tuning together.
 FLOORS = (
@@ -46,7 +49,7 @@ def what_ran(parameters: Parameters, recipe: str, runs: list[Run]) -> str:
         count += f" of {len(declared_runs(parameters))} declared"
     finished = sorted(run.provenance["finished"] for run in runs)
     dates = joined(dict.fromkeys((finished[0][:10], finished[-1][:10])), " to ")
-    hardware = joined(sorted({run.provenance["hardware"] for run in runs}))
+    hardware = joined(sorted({run.provenance["hardware"] for run in runs}), " and ")
     of_stages = joined((f"{stage} {numbers}" for stage, numbers in sorted(seeds.items())), "; ")
     return f"{count} runs have finished, {dates}, on {hardware}. Seeds: {of_stages}."
 
@@ -110,6 +113,25 @@ def gain(runs: list[Run]) -> str:
         f"What pretraining is worth over random weights here: {joined(found)}. Leaving a part of it out can cost no "
         "more than about that, unless it does harm."
     )
+
+
+def unequal(tables: list[PaperTable], runs: list[Run]) -> str:
+    """Rows whose runs differ from those they are compared with in more than a setting, and in what; empty for none."""
+    found: dict[str, dict[str, None]] = {}  # rows by what they differ in
+    for table, row in _findings(tables):
+        ours, reference = (
+            [run.provenance for run in runs if (run.stage, run.variant) == (scored_stage(table.task), name)]
+            for name in (row.variant, table.reference)
+        )
+        differing = [fact for fact in OF_THE_MACHINE if _values(ours, fact) != _values(reference, fact)]
+        if differing and reference:
+            found.setdefault(joined(differing, " and "), {})[f"`{row.variant}`"] = None
+    rows = joined((f"{facts} of {joined(names)}" for facts, names in found.items()), "; ")
+    return f"Compared although more differs than a setting: {rows}." if found else ""
+
+
+def _values(provenances: list[dict[str, Any]], fact: str) -> set[str]:
+    return {str(provenance[fact]) for provenance in provenances}
 
 
 def _over_random_weights(runs: list[Run]) -> dict[str, Difference]:

@@ -95,6 +95,18 @@ def test_the_summary_says_what_ran_and_what_did_not(text: str) -> None:
         assert summary.count(f"| **{kind}**") == int(count)
 
 
+def test_rows_of_another_machine_than_what_they_are_compared_with_are_named(everything: Path, text: str) -> None:
+    assert "more differs than a setting" not in text
+    told = Path("results/runs/smallest/finetune/from_scratch/seed-1/run.json")
+    before = told.read_text()
+    told.write_text(before.replace("a processor", "one more"))
+    assert main(["report"]) == 0
+    changed = Path("results/report.md").read_text()
+    told.write_text(before)
+    assert "Compared although more differs than a setting: hardware of `from_scratch`.\n" in changed
+    assert "on a processor and one more." in changed
+
+
 def test_every_link_leads_to_a_heading_or_a_file(text: str) -> None:
     headings = [anchor(heading) for heading in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)]
     assert len(set(headings)) == len(headings)
