@@ -74,8 +74,8 @@ def test_the_picture_of_the_flow_is_of_these_stages(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(ROOT)
     flow = runpy.run_path("docs/figures/flow.py")
     stages = [stage for stage in read_stages() if not stage.further]
-    group = {stage.address: stage.group for stage in stages}
-    graph = networkx.DiGraph((group[before], stage.group) for stage in stages for before in stage.after)
+    names = [[address.split("@")[0] for address in (stage.address, *stage.after)] for stage in stages]
+    graph = networkx.DiGraph((before, stage) for stage, *after in names for before in after)
     assert set(graph) == set(flow["STAGES"])
     assert set(networkx.transitive_reduction(graph).edges) == set(flow["BETWEEN"])
     flow["write"](tmp_path / "flow.png")

@@ -15,10 +15,10 @@ from torch._inductor.utils import fresh_cache
 from nepa.bench.fidelity import measure_fidelity
 from nepa.bench.growth import measure_growth
 from nepa.bench.loader import measure_loader, prepare_for_bench
-from nepa.bench.loading import prepared_dataset, reference_batches
 from nepa.bench.matrix import matrix_rates
 from nepa.bench.memory import release_memory
 from nepa.bench.rows import NotMeasured, Row, not_measured
+from nepa.bench.stage_data import prepared_dataset, reference_batches
 from nepa.bench.start import measure_idle_engines, measure_start
 from nepa.bench.step import measure_step
 from nepa.bench.waiting import measure_waiting

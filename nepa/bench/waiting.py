@@ -1,7 +1,7 @@
 """The share of an epoch that training spends waiting for data."""
 
-from nepa.bench.loading import prepared_dataset
 from nepa.bench.rows import Row
+from nepa.bench.stage_data import prepared_dataset
 from nepa.bench.workload import Workload
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Stage

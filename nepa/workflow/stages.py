@@ -30,13 +30,11 @@ class Stage:
 
     Attributes:
         address: DVC's name for it, as in `dvc repro --single-item ADDRESS`.
-        group: its key in dvc.yaml, which all items of a matrix share.
         after: addresses of the stages whose outputs it reads.
         meta: `cpus` and `gpus` on each of `nodes`, `mem_mb`, `runtime` (minutes).
     """
 
     address: str
-    group: str
     after: tuple[str, ...]
     meta: dict[str, Any]
 
@@ -104,7 +102,6 @@ def _read_stages() -> list[Stage]:
         return [
             Stage(
                 address=stage.addressing,
-                group=stage.addressing.split("@")[0],
                 after=tuple(sorted(upstream.addressing for upstream in graph.successors(stage))),
                 meta=stage.meta or {},
             )

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nepa.bench.workload import with_execution
 from nepa.command_line import main
+from nepa.commands.plan import describe_plan
 from nepa.model.backbone import build_backbone
 from nepa.objective.next_embedding import NextEmbeddingPrediction
 from nepa.parameters import Parameters, load_parameters
@@ -113,6 +114,15 @@ def test_further_ablations_and_disk(write_parameters: Write) -> None:
     assert stages["pretrain"].runs == stages["finetune"].runs == 4 * 2 and stages["segment"].runs == 2
     assert image_bytes(parameters) == 1797 * 64
     assert all(cost.checkpoint == 4 * cost.one.parameters for cost in stages.values())
+
+
+def test_what_the_memory_leaves_out_is_said(write_parameters: Write) -> None:
+    in_float32, uncompiled = (
+        load_parameters(write_parameters(**{"pretrain.precision": precision})) for precision in ("float32", "bfloat16")
+    )
+    compiled = with_execution(uncompiled, "pretrain", compile=True)
+    said = ["in float32 too" in describe_plan(each, None, None) for each in (in_float32, uncompiled, compiled)]
+    assert said == [False, True, False]
 
 
 def test_command(project: Path, capsys: pytest.CaptureFixture) -> None:
