@@ -117,10 +117,11 @@ def _run(jobs: list[Job], data: ImageFolder, source: Path, processes: int) -> li
     done = total - sum(len(job.images) for job in waiting)
     if done:
         log.info(f"prepare images: goes on after {done:,} of {total:,} images")
+    fresh = get_context("forkserver")  # its processes inherit no threads and no locks
+    fresh.set_forkserver_preload([__name__])  # imported once, not by each
     with (
         tqdm(total=total, initial=done, unit=" images", desc="prepare images", mininterval=5) as bar,
-        # A fresh process inherits no threads and no locks.
-        ProcessPoolExecutor(processes, get_context("forkserver"), _end_with, (os.getpid(),)) as pool,
+        ProcessPoolExecutor(processes, fresh, _end_with, (os.getpid(),)) as pool,
     ):
         for job, bad in zip(waiting, pool.map(_write_shard, waiting), strict=True):
             bar.update(len(job.images))

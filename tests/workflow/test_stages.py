@@ -63,12 +63,12 @@ def test_a_ledger_that_is_being_written_is_read_again(toy: Path) -> None:
 def test_resources_of_several_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """SLURM gets one task a node; the executor would make `tasks` a number for each GPU."""
     meta = {"gpus": 8, "cpus": 96, "mem_mb": 400_000, "runtime": 60}
-    stage = Stage("pretrain@full-0", "pretrain", (), meta | {"nodes": 2})
+    stage = Stage("pretrain@full-0", (), meta | {"nodes": 2})
     assert (
         stage.resources.items()
         >= {"nodes": 2, "gres": "gpu:8", "tasks": 2, "tasks_per_gpu": 0, "mpi": "torchrun"}.items()
     )
-    one = Stage("pretrain@full-0", "pretrain", (), meta | {"nodes": 1})
+    one = Stage("pretrain@full-0", (), meta | {"nodes": 1})
     assert one.resources["gpu"] == 8
     assert not {"tasks", "mpi", "gres"} & set(one.resources)
     profile = yaml.safe_load((ROOT / "workflow/profiles/default/config.yaml").read_text())
