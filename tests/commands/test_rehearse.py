@@ -151,7 +151,7 @@ def test_an_unknown_or_broken_recipe_leaves_params_yaml_alone(place: Path, capsy
 
 
 @pytest.mark.slow
-def test_a_rehearsal_goes_through_every_stage(place: Path) -> None:
+def test_a_rehearsal_goes_through_every_stage_in_either_precision(place: Path) -> None:
     (place / "recipes/tiny.yaml").write_text(TINY)
     assert main(["rehearse", "tiny", "--images", "photographs", "--scenes", "streets"]) == 0
     folder = place / "rehearsal/tiny"
@@ -172,13 +172,10 @@ def test_a_rehearsal_goes_through_every_stage(place: Path) -> None:
     assert "no figure counts" in report and "### Ablations" not in report
     with Image.open(folder / "results/figures/tiny-rehearsal/segmentations.png") as picture:
         assert picture.width > 400
+    assert_that_bfloat16_differs_by_its_rounding(folder)
 
 
-@pytest.mark.slow
-def test_bfloat16_trains_the_same_weights_but_for_its_rounding(place: Path) -> None:
-    (place / "recipes/tiny.yaml").write_text(TINY)
-    assert main(["rehearse", "tiny", "--images", "photographs", "--scenes", "streets"]) == 0
-    folder = place / "rehearsal/tiny"
+def assert_that_bfloat16_differs_by_its_rounding(folder: Path) -> None:
     path = folder / "checkpoints/tiny-rehearsal/pretrain/full/seed-1337/backbone.safetensors"
     exact = load_file(path)
     raw = yaml.safe_load((folder / "params.yaml").read_text())
