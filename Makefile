@@ -20,8 +20,7 @@ repro: .venv/ready ## create .venv, install, and run every stage that is out of 
 	dvc --wait-for-lock repro
 
 test: .venv/ready ## create .venv, install, and run the tests
-# Three at a time on two cores: engines, SLURM and what is killed leave them idle in between.
-	pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/ready ## check style and format
 	ruff check
