@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -119,19 +118,20 @@ def unequal(tables: list[PaperTable], runs: list[Run]) -> str:
     """Rows whose runs differ from those they are compared with in more than a setting, and in what; empty for none."""
     found: dict[str, dict[str, None]] = {}  # rows by what they differ in
     for table, row in _findings(tables):
-        ours, reference = (
-            [run.provenance for run in runs if (run.stage, run.variant) == (scored_stage(table.task), name)]
-            for name in (row.variant, table.reference)
-        )
-        differing = [fact for fact in OF_THE_MACHINE if _values(ours, fact) != _values(reference, fact)]
-        if differing and reference:
+        stage = scored_stage(table.task)
+        differing = [
+            fact
+            for fact in OF_THE_MACHINE
+            if _values(runs, stage, table.reference, fact) not in (set(), _values(runs, stage, row.variant, fact))
+        ]
+        if differing:
             found.setdefault(joined(differing, " and "), {})[f"`{row.variant}`"] = None
     rows = joined((f"{facts} of {joined(names)}" for facts, names in found.items()), "; ")
     return f"Compared although more differs than a setting: {rows}." if found else ""
 
 
-def _values(provenances: list[dict[str, Any]], fact: str) -> set[str]:
-    return {str(provenance[fact]) for provenance in provenances}
+def _values(runs: list[Run], stage: str, variant: str, fact: str) -> set[str]:
+    return {str(run.provenance[fact]) for run in runs if (run.stage, run.variant) == (stage, variant)}
 
 
 def _over_random_weights(runs: list[Run]) -> dict[str, Difference]:
