@@ -10,7 +10,7 @@ import pandas as pd
 
 from nepa.errors import UserError
 from nepa.files import read_json
-from nepa.runs.paths import RESULTS
+from nepa.runs.paths import RESULTS, RUN_FOLDERS, SCRATCH, RunName
 from nepa.training.status import STATUS_FILE, read_status
 
 SILENT_AFTER = 120  # seconds: a running training speaks every five
@@ -25,12 +25,12 @@ def describe_status() -> str:
     """
     if not Path("params.yaml").exists():
         raise UserError("params.yaml not found; run from the project's root, where it lies")
-    unfinished = [_unfinished(path) for path in sorted(Path("runs").glob(f"*/*/*/seed-*/{STATUS_FILE}"))]
+    unfinished = [_unfinished(path) for path in sorted(SCRATCH.glob(f"{RUN_FOLDERS}/{STATUS_FILE}"))]
     seeds: dict[Path, list[Path]] = defaultdict(list)
     for root in RESULTS.values():
-        for path in sorted(root.glob("*/*/*/seed-*/run.json")):
+        for path in sorted(root.glob(f"{RUN_FOLDERS}/run.json")):
             seeds[path.parent.parent].append(path)
-    finished = [_finished(variant, paths) for variant, paths in seeds.items()]
+    finished = [_finished(paths) for paths in seeds.values()]
     parts = [
         pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
         for rows in ([row for row in unfinished if row], finished)
@@ -50,8 +50,8 @@ def _unfinished(path: Path) -> dict[str, str] | None:
     if "checkpoint_step" in facts:
         checkpoint = f"step {facts['checkpoint_step']}, {_duration(time.time() - facts['checkpoint_time'])} ago"
     where = facts["host"] + (f", job {facts['job']}" if facts["job"] else f", process {facts['process']}")
-    row = {"run": f"{path.parts[1]}: {facts['title']}", "state": state, "step": "–", "loss": "–", "images/s": "–"}
-    row |= {"left": "–", "last checkpoint": checkpoint, "where": where}
+    row = {"run": f"{RunName.of(path.parent).recipe}: {facts['title']}", "state": state, "step": "–", "loss": "–"}
+    row |= {"images/s": "–", "left": "–", "last checkpoint": checkpoint, "where": where}
     if "step" in facts:
         row["step"] = f"{facts['step']:,} / {facts['steps']:,}"
     if "loss" in facts:
@@ -60,13 +60,13 @@ def _unfinished(path: Path) -> dict[str, str] | None:
     return row
 
 
-def _finished(variant: Path, runs: list[Path]) -> dict[str, str]:
-    recipe, stage, name = variant.parts[2:]
+def _finished(runs: list[Path]) -> dict[str, str]:
+    names = sorted(RunName.of(run.parent) for run in runs)
     again = "run its stage again"
     facts: list[dict[str, Any]] = [read_json(run, absent=again, damaged=f"delete it and {again}") for run in runs]
     return {
-        "finished": f"{recipe}: {stage} {name}",
-        "seeds": " ".join(run.parent.name.removeprefix("seed-") for run in runs),
+        "finished": f"{names[0].recipe}: {names[0].stage} {names[0].variant}",
+        "seeds": " ".join(str(name.seed) for name in names),
         "training, each": _duration(mean(fact["seconds"] for fact in facts)),
         "whole stage, each": _duration(mean(fact["stage_seconds"] for fact in facts)),
         "images/s": f"{mean(fact['images_per_second'] for fact in facts):,.0f}",

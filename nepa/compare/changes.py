@@ -91,7 +91,7 @@ def changed_metrics(first: Side, second: Side) -> tuple[list[Change], int]:
 def changed_statuses(first: Side, second: Side) -> pd.DataFrame:
     """Runs that both sides have and whose status differs."""
     return pd.DataFrame(
-        {"run": run, "A": first.metrics[run]["status"], "B": second.metrics[run]["status"]}
+        {"run": str(run), "A": first.metrics[run]["status"], "B": second.metrics[run]["status"]}
         for run in sorted(first.metrics.keys() & second.metrics.keys())
         if first.metrics[run]["status"] != second.metrics[run]["status"]
     )
@@ -100,9 +100,8 @@ def changed_statuses(first: Side, second: Side) -> pd.DataFrame:
 def runs_alone(side: Side, other: Side) -> list[str]:
     """Runs that one side has and the other has not, by variant with their seeds."""
     seeds: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(side.metrics.keys() - other.metrics.keys()):
-        run, seed = path.rsplit("/seed-", 1)
-        seeds[run].append(seed)
+    for run in sorted(side.metrics.keys() - other.metrics.keys()):
+        seeds[run.of_all_seeds].append(str(run.seed))
     return [f"{run} (seed {', '.join(numbers)})" for run, numbers in seeds.items()]
 
 
@@ -114,11 +113,10 @@ def _values(first: Side, second: Side) -> dict[tuple[str, str], tuple[Seeds, See
     """Numbers of both sides, by run and metric, by seed; of metrics that are a number with any seed."""
     found: dict[tuple[str, str], tuple[Seeds, Seeds]] = defaultdict(lambda: ({}, {}))
     for number, side in enumerate((first, second)):
-        for path, metrics in side.metrics.items():
-            run, seed = path.rsplit("/seed-", 1)
+        for run, metrics in side.metrics.items():
             for metric, value in metrics.items():
                 if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-                    found[run, metric][number][int(seed)] = None if value != value else value
+                    found[run.of_all_seeds, metric][number][run.seed] = None if value != value else value
     return {
         key: sides
         for key, sides in found.items()

@@ -14,8 +14,9 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from nepa.errors import UserError
+from nepa.runs.paths import RUN_FOLDERS, RunName
 
-RUNS = "*/*/*/*/seed-*/metrics.json"  # main line or further ablations, recipe, stage, variant, seed
+METRICS = f"*/{RUN_FOLDERS}/metrics.json"  # of the main line or the further ablations
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,12 @@ class Side:
     Attributes:
         name: as the user gave it.
         parameters: of params.yaml; None where a folder of results lies alone.
-        metrics: of each run, by `recipe/stage/variant/seed-N`.
+        metrics: of each run.
     """
 
     name: str
     parameters: dict[str, Any] | None
-    metrics: dict[str, dict[str, Any]]
+    metrics: dict[RunName, dict[str, Any]]
 
 
 def read_side(name: str) -> Side:
@@ -44,7 +45,7 @@ def read_side(name: str) -> Side:
     folder = Path(name)
     if (folder / "results").is_dir():
         return _read(name, LocalFileSystem(), folder / "params.yaml", folder / "results")
-    if folder.is_dir() and any(folder.glob(RUNS)):
+    if folder.is_dir() and any(folder.glob(METRICS)):
         # Only the project's own results are known to belong to the params.yaml beside them.
         beside = folder.resolve().parent / "params.yaml" if folder.resolve().name == "results" else None
         return _read(name, LocalFileSystem(), beside, folder)
@@ -62,12 +63,12 @@ def read_side(name: str) -> Side:
 
 def _read(name: str, files: AbstractFileSystem, parameters: Path | None, results: Path) -> Side:
     known = parameters is not None and files.exists(parameters.as_posix())
-    paths = sorted(map(str, files.glob(f"{results.as_posix()}/{RUNS}")))
+    paths = sorted(map(str, files.glob(f"{results.as_posix()}/{METRICS}")))
     if not paths:
         raise UserError(f"compare: {name} holds no results; run `dvc repro` there, or name another")
     metrics = {}
     for path in paths:
-        run = "/".join(Path(path).parts[-5:-1])
+        run = RunName.of(Path(path).parent)
         if run in metrics:
             raise UserError(f"compare: {name} has {run} twice; delete the one that its params.yaml no longer declares")
         try:

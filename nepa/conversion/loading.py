@@ -18,7 +18,7 @@ def timm_name(description: Description) -> str:
 
 def timm_arguments(description: Description) -> dict[str, Any]:
     """What `timm.create_model` must be told to build a model, whatever the registered model's own sizes."""
-    options = description.model.model_dump(exclude={"init_std", "patch_embedding_init"})
+    options = description.model.architecture()
     sizes = {"embed_dim": options.pop("width"), "depth": options.pop("depth"), "num_heads": options.pop("heads")}
     return sizes | {"img_size": description.image_size, "in_chans": description.channels} | options
 

@@ -56,7 +56,7 @@ def as_nepa(backbone: Eva) -> None:
 
 def eva_arguments(description: Description) -> dict[str, Any]:
     """Arguments of timm's `Eva` for what a checkpoint says of its model."""
-    options = description.model.model_dump(exclude={"init_std", "patch_embedding_init"})
+    options = description.model.architecture()
     sizes = {"patch_size": "patch_size", "embed_dim": "width", "depth": "depth", "num_heads": "heads"}
     return (
         {"img_size": description.image_size, "in_chans": description.channels}
@@ -121,9 +121,8 @@ def load_backbone(backbone: Eva, path: Path, parameters: Parameters, again: str)
 
 def _same(found: Description, wanted: Description, path: Path, again: str) -> None:
     """Refuse another model, also where every weight would fit, as with another base of RoPE."""
-    drawn = {"init_std", "patch_embedding_init"}  # of no effect on weights that are there
     its, ours = (
-        {f"model.{key}": value for key, value in of.model.model_dump(exclude=drawn).items()}
+        {f"model.{key}": value for key, value in of.model.architecture().items()}
         | {f"data.{key}": getattr(of, key) for key in ("channels", "mean", "std")}
         for of in (found, wanted)
     )

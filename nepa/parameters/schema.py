@@ -271,6 +271,10 @@ class Model(Section):
             raise ValueError("rope and absolute_positions are both off; the model would not know where a patch is")
         return self
 
+    def architecture(self) -> dict[str, Any]:
+        """All of it but how weights are drawn, which is of no effect on weights that are there."""
+        return self.model_dump(exclude={"init_std", "patch_embedding_init"})
+
 
 class Objective(Section):
     """Switches of the pretraining objective (Tables 1a and 1c)."""
@@ -300,6 +304,10 @@ class Optimization(Section):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be smaller than epochs {self.epochs}")
         return self
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Steps that see so many images once, rounded down."""
+        return images // self.batch_size
 
 
 class Pretrain(Optimization):

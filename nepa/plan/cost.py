@@ -176,7 +176,7 @@ def _cost(parameters: Parameters, stage: Stage, runs: int, gpus: int) -> StageCo
         steps = settings.iterations
     else:
         images = settings.labels if isinstance(settings, Finetune) else parameters.data.training_images
-        steps = settings.epochs * (images // settings.batch_size)
+        steps = settings.epochs * settings.steps_per_epoch(images)
     execution = getattr(parameters.execution, stage)
     at_once = -(-settings.batch_size // gpus)
     if execution.images_per_pass is not None:

@@ -11,7 +11,7 @@ from nepa.files import read_json
 from nepa.parameters import Parameters
 from nepa.parameters.declared import declared_runs
 from nepa.runs.outcome import Outcome
-from nepa.runs.paths import RESULTS, RunPaths
+from nepa.runs.paths import RESULTS, RUN_FOLDERS, RunName, RunPaths
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,11 @@ def collect_runs(parameters: Parameters) -> list[Run]:
     # Their folders: a run lay elsewhere before its variant became, or ceased to be, a further ablation.
     folders = {RunPaths.of(parameters, *run).results for run in declared_runs(parameters)}
     runs = []
-    for metrics in [path for root in RESULTS.values() for path in root.glob("*/*/*/seed-*/metrics.json")]:
+    for metrics in [path for root in RESULTS.values() for path in root.glob(f"{RUN_FOLDERS}/metrics.json")]:
         folder = metrics.parent
-        recipe, stage, variant, seed = folder.parts[2:]
-        if recipe == parameters.recipe and folder not in folders:
-            continue
-        number = int(seed.removeprefix("seed-"))
-        runs.append(Run(recipe, stage, variant, number, folder, _read(metrics), _read(folder / "run.json")))
+        name = RunName.of(folder)
+        if name.recipe != parameters.recipe or folder in folders:
+            runs.append(Run(*name, folder, _read(metrics), _read(folder / "run.json")))
     return sorted(runs, key=lambda run: (run.recipe, run.stage, run.variant, run.seed))
 
 

@@ -5,9 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from nepa.parameters.schema import Stage
 from nepa.report.collect import Run
-from nepa.report.paper import on_the_papers_data, paper, paper_tables
+from nepa.report.paper import on_the_papers_data, paper, paper_tables, scored_stage
 from nepa.report.statistics import Difference, paired_difference
 from nepa.report.verdict import Verdict, by_seed, level_verdict, lost_seeds, row_verdict
 
@@ -74,11 +73,6 @@ def compare_with_paper(recipe: str, runs: list[Run], table: pd.DataFrame) -> lis
             name, subject = stated["title"].split(": ", 1)
             compared.append(PaperTable(task, name, subject, reference, rows))
     return compared
-
-
-def scored_stage(task: str) -> Stage:
-    """The stage whose metric a table has."""
-    return "segment" if task == "segmentation" else "finetune"
 
 
 def _compare(runs: list[Run], row: Any, reference: str, figures: dict[str, Any], levels: bool) -> Comparison:

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from nepa.parameters.schema import Stage
+
 
 @cache
 def paper() -> dict[str, Any]:
@@ -30,3 +32,8 @@ def on_the_papers_data(recipe: str) -> bool:
 def of_recipe(recipe: str) -> dict[str, Any]:
     """What of the paper stands otherwise for one recipe; empty where nothing does."""
     return paper()["recipes"].get(recipe, {})
+
+
+def scored_stage(task: str) -> Stage:
+    """The stage whose metric a table has."""
+    return "segment" if task == "segmentation" else "finetune"

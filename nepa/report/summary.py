@@ -8,10 +8,10 @@ import pandas as pd
 from nepa.parameters import Parameters
 from nepa.parameters.declared import declared_runs
 from nepa.report.collect import Run
-from nepa.report.comparisons import Comparison, PaperTable, scored_stage
+from nepa.report.comparisons import Comparison, PaperTable
 from nepa.report.figures.confusion import SHOWN as CONFUSION_OF
 from nepa.report.markdown import bold, interval, joined, link, paper_figure, section
-from nepa.report.paper import paper
+from nepa.report.paper import paper, scored_stage
 from nepa.report.statistics import Difference, holds_among, paired_difference
 from nepa.report.verdict import by_seed, can_decide, lost_seeds
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from nepa.parameters import Parameters
 from nepa.report.collect import Run
-from nepa.report.paper import paper_tables
+from nepa.report.paper import paper_tables, scored_stage
 
 COLUMNS = ["task", "variant", "metric", "mean", "std", "n", "paper", "recipe", "status"]
 PRETRAINING_METRICS = (
@@ -60,18 +60,18 @@ def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str
     pretrained = pretraining + sorted(own & set(_variants(further, "pretrain")))
     tasks = {
         # Nothing is ablated where `full` stands alone.
-        "ablation": ("finetune", pretrained + floor if len(pretrained) > 1 else [], classified),
-        "classification": ("finetune", ["full", *finetuning, *sorted(own - set(pretrained))], classified),
-        "segmentation": ("segment", segmentation, segmented),
+        "ablation": (pretrained + floor if len(pretrained) > 1 else [], classified),
+        "classification": (["full", *finetuning, *sorted(own - set(pretrained))], classified),
+        "segmentation": (segmentation, segmented),
     }
     compared = set(parameters.further_ablations.seeds) if here else set()
     tasks |= {
-        task: ("finetune", list(table["rows"]), compared)
+        task: (list(table["rows"]), compared)
         for task, table in figures.items()
         if task not in tasks and ran & set(table["rows"])
     }
-    for task, (stage, variants, seeds) in tasks.items():
-        metric = figures[task]["metric"]
+    for task, (variants, seeds) in tasks.items():
+        stage, metric = scored_stage(task), figures[task]["metric"]
         rows += [_row(task, stage, name, metric, runs, compared if name in own else seeds) for name in variants]
     if here:
         present = {(row["task"], row["variant"]) for row in rows}

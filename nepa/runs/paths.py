@@ -1,13 +1,41 @@
 """Where a run reads and writes: every path carries the recipe, the variant and the seed."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import NamedTuple, Self
 
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Stage
 
 # Apart, so that the report's dependency on the first does not make the others part of every `dvc repro`.
 RESULTS = {"default": Path("results/runs"), "further": Path("results/further_ablations")}
+SCRATCH = Path("runs")
+# Where runs lie below any of these.
+RUN_FOLDERS = "*/*/*/seed-*"
+
+
+class RunName(NamedTuple):
+    """What tells runs apart."""
+
+    recipe: str
+    stage: str
+    variant: str
+    seed: int
+
+    @classmethod
+    def of(cls, folder: PurePath) -> Self:
+        """The name of the run whose folder ends so."""
+        recipe, stage, variant, seed = folder.parts[-4:]
+        return cls(recipe, stage, variant, int(seed.removeprefix("seed-")))
+
+    @property
+    def of_all_seeds(self) -> str:
+        """What runs that differ in the seed alone share."""
+        return f"{self.recipe}/{self.stage}/{self.variant}"
+
+    def __str__(self) -> str:
+        """The folder, below a root."""
+        return f"{self.of_all_seeds}/seed-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -28,25 +56,25 @@ class RunPaths:
         return cls(parameters.recipe, stage, variant, seed, further)
 
     @property
-    def _run(self) -> Path:
-        return Path(self.recipe) / self.stage / self.variant / f"seed-{self.seed}"
-
-    @property
     def checkpoints(self) -> Path:
         """Folder of the finished weights."""
-        return Path("checkpoints") / self._run
+        return Path("checkpoints") / self._folder
 
     @property
     def results(self) -> Path:
         """Folder of metrics.json, history.csv and run.json."""
-        return RESULTS["further" if self.further else "default"] / self._run
+        return RESULTS["further" if self.further else "default"] / self._folder
 
     @property
     def scratch(self) -> Path:
         """Folder that no engine owns: what must survive a kill lies here."""
-        return Path("runs") / self._run
+        return SCRATCH / self._folder
 
     @property
     def title(self) -> str:
         """The run as a progress line names it."""
         return f"{self.stage} {self.variant} seed {self.seed}"
+
+    @property
+    def _folder(self) -> str:
+        return str(RunName(self.recipe, self.stage, self.variant, self.seed))

@@ -81,7 +81,7 @@ def finetuning(parameters: Parameters) -> Task:
         Finetuning(classifier, parameters),
         classifier,
         {
-            "warmup": settings.warmup_epochs * _steps_per_epoch(parameters),
+            "warmup": settings.warmup_epochs * settings.steps_per_epoch(settings.labels),
             "decay": settings.layer_decay,
             "decay_end": settings.layer_decay_end,
             "ramp": settings.layer_decay_ramp,
@@ -106,7 +106,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     if start.status != "diverged":
         chosen = labelled_subset(training_labels(parameters), settings.labels, seed)
         dataset = training_dataset(parameters, settings.augmentation, chosen)
-        steps = settings.epochs * _steps_per_epoch(parameters)
+        steps = settings.epochs * settings.steps_per_epoch(settings.labels)
         validation = evaluation_batches(parameters, "validation", workers)
 
         def accuracy(current: nn.Module) -> dict[str, float]:
@@ -167,10 +167,6 @@ def evaluate(model: nn.Module, batches: DataLoader, names: list[str]) -> dict[st
 
 def _top1(predicted: Tensor, labels: Tensor) -> float:
     return 100 * (predicted == labels).float().mean().item()
-
-
-def _steps_per_epoch(parameters: Parameters) -> int:
-    return parameters.finetune.labels // parameters.finetune.batch_size
 
 
 @torch.no_grad()

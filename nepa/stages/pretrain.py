@@ -69,7 +69,7 @@ def run(parameters: Parameters, variant: str, seed: int) -> None:
     settings = parameters.pretrain
     dataset = training_dataset(parameters, settings.augmentation)
     validation = first_images(parameters, "validation", settings.monitor_images)
-    per_epoch = len(dataset) // settings.batch_size
+    per_epoch = settings.steps_per_epoch(len(dataset))
     task = pretraining(parameters, per_epoch)
 
     def spread(current: nn.Module) -> dict[str, float]:
