@@ -48,6 +48,14 @@ class StreamLoop(IterBasedTrainLoop):
 
     def run(self) -> None:
         """Train; hooks are called once a step."""
+        try:
+            self._take_steps()
+        finally:
+            # Runner and loop refer to each other. What the garbage collector has to find is taken apart in no order: a
+            # loader whose queues are closed first would wait ten seconds for each of its workers.
+            self._runner = None
+
+    def _take_steps(self) -> None:
         self.runner.optim_wrapper.initialize_count_status(
             self.runner.model, self._iter * self.passes, self._max_iters * self.passes
         )

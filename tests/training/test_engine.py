@@ -1,8 +1,10 @@
 """The one training loop: averaged weights, divergence, the same digits twice, what is recorded."""
 
 import copy
+import gc
 import logging
 import math
+from multiprocessing import active_children
 from pathlib import Path
 
 import psutil
@@ -160,6 +162,20 @@ def test_workers_start_to_read_once(tmp_path: Path, parameters: Parameters, monk
     monkeypatch.setattr(DataLoader, "__iter__", lambda loader: started.append(loader) or iterate(loader))
     train(tmp_path, parameters, Watched(parameters))
     assert len(started) == 1
+
+
+@pytest.mark.parametrize(("poison", "status"), [(-1, "ok"), (4, "diverged")])
+def test_workers_end_with_their_training(tmp_path: Path, write_parameters: Write, poison: int, status: str) -> None:
+    """At once, and not when the garbage collector finds their loader, which then waits for each of them in vain."""
+    raw = {"pretrain.batch_size": 8, "execution.pretrain.workers": 2}
+    parameters = load_parameters(write_parameters(**raw))
+    gc.collect()  # what other tests have left
+    gc.disable()
+    try:
+        training = train(tmp_path, parameters, Watched(parameters, poison))
+        assert training.status == status and not active_children()
+    finally:
+        gc.enable()
 
 
 def test_the_average_has_the_statistics_of_batch_norm() -> None:
