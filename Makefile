@@ -20,7 +20,7 @@ repro: .venv/ready ## create .venv, install, and run every stage that is out of 
 	dvc --wait-for-lock repro
 
 test: .venv/ready ## create .venv, install, and run the tests
-	pytest --numprocesses 2 --dist loadfile
+	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready ## check style and format
 	ruff check
