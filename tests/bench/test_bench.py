@@ -9,7 +9,7 @@ import torch
 import yaml
 from conftest import needs_compiler
 
-from nepa.bench import matrix
+from nepa.bench import matrix, start
 from nepa.bench.growth import HEAD, SWEEPS
 from nepa.bench.growth_figure import draw_growth, slope
 from nepa.bench.measurements import MEASUREMENTS, Bench
@@ -22,8 +22,9 @@ without_a_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a
 
 
 @pytest.fixture(autouse=True)
-def small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matrix, "SIZES", {"cpu": (128, 256), "cuda": (1024,)})
+    monkeypatch.setattr(start, "REPETITIONS", 1)
 
 
 def bench(output: Path, *arguments: str) -> None:
