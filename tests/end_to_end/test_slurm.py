@@ -21,6 +21,7 @@ SNAKEMAKE = [
     "snakemake", "--workflow-profile", "workflow/profiles/slurm", "--slurm-no-account",
     "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5",
 ]  # fmt: skip
+PREPARE = ["dvc", "repro", "prepare_images"]  # quicker here than in jobs of its own
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def clone(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw["pretrain"]["epochs"] = 120
     raw["execution"]["checkpoint_minutes"] = 0.01
     clone = copy_of_the_working_tree(tmp_path_factory.mktemp("cluster") / "clone", raw)
-    run(clone, ["dvc", "repro", "prepare_images"])  # quicker here
+    run(clone, PREPARE)
     return clone
 
 
@@ -96,6 +97,7 @@ def test_a_stage_on_two_nodes(clone: Path) -> None:
     expected = curve(clone)
     shutil.rmtree(clone / "results/runs/smallest/pretrain/full")
     shutil.rmtree(clone / ".dvc/cache")  # else DVC brings back what it knows
+    run(clone, PREPARE)
     change(clone, "execution", "pretrain", shrunk(pretraining=())["execution"]["pretrain"] | {"nodes": 2})
     run(clone, [*SNAKEMAKE, "stage_pretrain_full_0"])
     facts = json.loads((clone / "results/runs/smallest/pretrain/full/seed-0/run.json").read_text())
