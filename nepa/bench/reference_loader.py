@@ -1,13 +1,14 @@
 """The loader that ours is measured against: PIL and torchvision in the workers, float32 batches, as in the reference.
 
 Written here from what the reference does; it shares nothing with ours but the shards that both read, and timm's
-RandAugment and random erasing, which both use as they are.
+RandAugment, which both use as it is.
 """
 
 import io
 
 import torch
 from PIL import Image
+from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import (
@@ -31,7 +32,8 @@ def reference_transform(data: Data, augmentation: Augmentation | None) -> Compos
         ours = TrainingTransform(data, augmentation)
         interpolation = InterpolationMode(augmentation.interpolation)
         crop = RandomResizedCrop(data.image_size, augmentation.crop_scale, interpolation=interpolation)
-        steps = [crop, RandomHorizontalFlip(augmentation.flip), ours.rand_augment, *steps, ours.erase]
+        erase = RandomErasing(augmentation.random_erasing, mode="pixel", device="cpu")
+        steps = [crop, RandomHorizontalFlip(augmentation.flip), ours.rand_augment, *steps, erase]
     return Compose([step for step in steps if step is not None])
 
 

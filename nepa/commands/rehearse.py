@@ -1,9 +1,11 @@
 """`nepa rehearse`: a recipe's real model through every stage, for a few steps on a few images.
 
-What it checks is every hand-over: data, shapes, checkpoints, heads, evaluation, report. Its figures mean nothing.
+What it checks is every hand-over: data, shapes, processes, checkpoints, heads, evaluation, report. Its figures mean
+nothing.
 """
 
 import logging
+import math
 import os
 import shutil
 import time
@@ -22,8 +24,7 @@ from nepa.preparation.scene_folder import find_scenes, write_scenes_of_split
 
 log = logging.getLogger("nepa")
 
-IMAGES = {"training": 12, "validation": 8}
-SCENES = {"training": 4, "validation": 1}
+SPLITS = ("training", "validation")
 STATEMENT = (
     "A rehearsal of `{name}`: a few steps on a few images. That every stage ran is all it shows; no figure counts.\n"
 )
@@ -31,7 +32,7 @@ COMMANDS = ("prepare", *STAGES, "report")
 
 
 def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None:
-    """Rehearse a recipe in `rehearsal/<name>`, which is made anew.
+    """Rehearse a recipe in `rehearsal/<name>`, which is made anew, on as many GPUs of this machine as it asks for.
 
     Args:
         images: where images lie, as `sources.images` takes it.
@@ -50,12 +51,14 @@ def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    classes = _few_images(find_images(images), folder / "images")
+    short = shortened(recipe, depth)
+    counts = {split: short["data"][f"{split}_images"] for split in SPLITS}
+    short["data"]["classes"] = _few_images(find_images(images), counts, folder / "images")
     if recipe["segmentation"]:
-        _few_scenes(scenes, folder / "scenes")
+        _few_scenes(scenes, {split: short["scenes"][split] for split in SPLITS}, folder / "scenes")
     (folder / "recipes").mkdir()
     (folder / "recipes" / f"{name}-rehearsal.md").write_text(STATEMENT.format(name=name))
-    (folder / "params.yaml").write_text(yaml.safe_dump(shortened(recipe, classes, depth), sort_keys=False))
+    (folder / "params.yaml").write_text(yaml.safe_dump(short, sort_keys=False))
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -72,10 +75,14 @@ def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None
     )
 
 
-def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[str, Any]:
-    """The recipe with a few steps of every stage; the model is its own, but for `depth`."""
+def shortened(recipe: dict[str, Any], depth: int | None) -> dict[str, Any]:
+    """The recipe with a few steps of every stage; the model is its own, but for `depth`, and its classes are those of
+    the few images."""
     precision = {} if torch.cuda.is_available() else {"precision": "float32"}
-    few = {"epochs": 1, "warmup_epochs": 0, "batch_size": 4} | precision
+    gpus = {stage: min(recipe["execution"][stage]["gpus"], torch.cuda.device_count()) for stage in STAGES}
+    shared = max(2, math.lcm(*(max(1, count) for count in gpus.values())))  # equally, in every stage
+    images = 2 * shared  # Mixup takes pairs
+    few = {"epochs": 1, "warmup_epochs": 0, "batch_size": images} | precision
     seed = recipe["seeds"]["classification"][:1]
     short = recipe | {
         "recipe": f"{recipe['recipe']}-rehearsal",
@@ -83,12 +90,11 @@ def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[s
         "seeds": {"classification": seed, "segmentation": seed},
         "sources": {"images": "images", "scenes": "scenes"},
         "data": recipe["data"]
-        | {"classes": classes, "images_per_shard": 5, "unreadable_allowed": 0}
-        | {f"{split}_images": count for split, count in IMAGES.items()},
-        "scenes": recipe["scenes"] | SCENES if recipe["segmentation"] else None,
+        | {"training_images": 3 * images, "validation_images": 8, "images_per_shard": 5, "unreadable_allowed": 0},
+        "scenes": recipe["scenes"] | {"training": 2 * shared, "validation": 1} if recipe["segmentation"] else None,
         "pretrain": recipe["pretrain"] | few | {"monitor_every": 1, "monitor_images": 4},
-        "finetune": recipe["finetune"] | few | {"labels": IMAGES["training"]},
-        "segment": recipe["segment"] | {"iterations": 1, "warmup_iterations": 0, "batch_size": 2} | precision,
+        "finetune": recipe["finetune"] | few | {"labels": 3 * images},
+        "segment": recipe["segment"] | {"iterations": 1, "warmup_iterations": 0, "batch_size": shared} | precision,
         "pretraining": {"full": {}},
         "finetuning": {},
         "segmentation": {"full": {}} if recipe["segmentation"] else {},
@@ -98,9 +104,7 @@ def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[s
     if not torch.cuda.is_available():  # compiling for a CPU takes longer than all the rest
         carried_out["compile"] = False
     execution = recipe["execution"]
-    trained = {  # so few images are one device's
-        stage: execution[stage] | carried_out | {"gpus": min(1, execution[stage]["gpus"])} for stage in STAGES
-    }
+    trained = {stage: execution[stage] | carried_out | {"gpus": gpus[stage]} for stage in STAGES}
     short["execution"] = execution | trained | {"prepare": execution["prepare"] | {"cpus": 1}}
     if depth is not None:
         short["model"] = recipe["model"] | {"depth": depth}
@@ -108,9 +112,9 @@ def shortened(recipe: dict[str, Any], classes: int, depth: int | None) -> dict[s
     return short
 
 
-def _few_images(found: dict[str, list[RawImage]], folder: Path) -> int:
+def _few_images(found: dict[str, list[RawImage]], counts: dict[str, int], folder: Path) -> int:
     labels = set()
-    for split, count in IMAGES.items():
+    for split, count in counts.items():
         if len(found[split]) < count:
             raise UserError(f"a rehearsal needs {count} {split} images; there are {len(found[split])}")
         for number in range(count):
@@ -122,9 +126,9 @@ def _few_images(found: dict[str, list[RawImage]], folder: Path) -> int:
     return len(labels)
 
 
-def _few_scenes(source: Path, folder: Path) -> None:
+def _few_scenes(source: Path, counts: dict[str, int], folder: Path) -> None:
     classes, found = find_scenes(source)
-    for split, count in SCENES.items():
+    for split, count in counts.items():
         if len(found[split]) < count:
             raise UserError(f"a rehearsal needs {count} {split} scenes; there are {len(found[split])}")
         write_scenes_of_split(source, split, found[split][:count], classes, folder)

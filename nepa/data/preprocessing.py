@@ -1,5 +1,6 @@
 """What happens to a batch on the device before a model sees it, in training and in evaluation alike."""
 
+import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
@@ -9,7 +10,8 @@ from nepa.parameters.schema import Augmentation, Data
 
 
 class Preprocessing(BaseDataPreprocessor):
-    """Moves a batch to the device, where JPEGs become images and uint8 images are normalised.
+    """Moves a batch to the device, where JPEGs become images, uint8 images are normalised, and what is erased of them
+    becomes noise.
 
     Args:
         augmentation: for JPEGs that are decoded here; how their crops are resized.
@@ -26,4 +28,8 @@ class Preprocessing(BaseDataPreprocessor):
             images = decoded(data, self.data.image_size, self.augmentation.interpolation, self.device)
             data = {"images": images, "labels": data["labels"]}
         batch = self.cast_data(data)
-        return batch | {"images": normalised(batch["images"], self.data)}
+        pixels, alpha = batch["images"].tensor_split([self.data.channels], 1)
+        images = normalised(pixels, self.data)
+        if alpha.shape[1]:
+            images = torch.where(alpha > 0, images, torch.randn_like(images))
+        return batch | {"images": images}

@@ -1,7 +1,7 @@
 """The order in which training draws its images: a function of the seed and the step alone.
 
 Nothing of it is state: a run goes on at any step, with any number of workers, processes or passes per step, and sees
-the images that an uninterrupted one would have seen, augmented alike.
+the images that an uninterrupted one would have seen, augmented alike, down to the boxes of random erasing.
 """
 
 import random

@@ -22,7 +22,6 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from nepa.data.normalisation import normalised
 from nepa.parameters.schema import Augmentation, Cifar10, ImageFolder
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
@@ -68,7 +67,8 @@ def crop_resized(image: Tensor, crop: Crop, size: int, interpolation: str) -> Te
 class TrainingTransform:
     """Random-resized crop, flip, RandAugment and random erasing of an image (3, H, W) uint8.
 
-    Gives (3, size, size) uint8; with random erasing, whose noise is in units of the normalised image, float32.
+    Gives (3, size, size) uint8; with random erasing (4, size, size), the last being alpha: 0 where the image is erased.
+    Noise is put there on the device, as it is in units of the normalised image.
     """
 
     def __init__(self, data: Cifar10 | ImageFolder, augmentation: Augmentation) -> None:
@@ -78,15 +78,20 @@ class TrainingTransform:
         if augmentation.rand_augment is not None:
             self.rand_augment = _rand_augment(data, augmentation)
         if augmentation.random_erasing:
-            self.erase = RandomErasing(augmentation.random_erasing, mode="pixel", device="cpu")
+            self.erase = RandomErasing(augmentation.random_erasing, device="cpu")
 
     def __call__(self, image: Tensor) -> Tensor:
         crop = draw_crop(image, self.augmentation)
         image = crop_resized(image, crop, self.data.image_size, self.augmentation.interpolation)
+        if self.rand_augment is None and self.erase is None:
+            return image
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
         if self.rand_augment is not None:
-            picture = self.rand_augment(Image.fromarray(image.permute(1, 2, 0).numpy()))
-            image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-        return image if self.erase is None else self.erase(normalised(image, self.data))
+            picture = self.rand_augment(picture)
+        if self.erase is not None:
+            alpha = self.erase(torch.full_like(image[:1], 255))
+            picture.putalpha(Image.fromarray(alpha[0].numpy()))
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def shorter_side(image_size: int, crop_share: float) -> int:

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from timm.layers import resample_abs_pos_embed
+from timm import layers
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from nepa.errors import UserError
 from nepa.model.architecture import backbone_arguments
 from nepa.model.description import Description, describe, read_description
+from nepa.model.drop_path import DropPath
 from nepa.model.rotary_embedding import RotaryEmbedding
 from nepa.model.weights import check_weights, read_weights
 from nepa.parameters import Parameters
@@ -52,6 +53,9 @@ def as_nepa(backbone: Eva) -> None:
         for norm in (block.attn.q_norm, block.attn.k_norm):
             if isinstance(norm, nn.LayerNorm):
                 norm.bias.requires_grad_(False)
+        for name, module in block.named_children():
+            if isinstance(module, layers.DropPath):
+                setattr(block, name, DropPath(module.drop_prob))
 
 
 def eva_arguments(description: Description) -> dict[str, Any]:
@@ -111,7 +115,7 @@ def load_backbone(backbone: Eva, path: Path, parameters: Parameters, again: str)
     _same(description, describe(parameters), path, again)
     positions = weights.get("pos_embed")
     if positions is not None and backbone.pos_embed is not None:
-        weights["pos_embed"] = resample_abs_pos_embed(
+        weights["pos_embed"] = layers.resample_abs_pos_embed(
             positions, backbone.patch_embed.grid_size, num_prefix_tokens=backbone.num_prefix_tokens
         )
     check_weights(path, weights, backbone.state_dict(), ("head.", "fc_norm."), f"run {again}")

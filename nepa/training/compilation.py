@@ -37,8 +37,6 @@ def compile_training(model: nn.Module, backbone: Eva, one_graph: bool) -> None:
         model.loss = torch.compile(model.loss, fullgraph=True)
         return
     torch._dynamo.config.optimize_ddp = False  # which would divide each block for the exchange of its gradients
-    # Blocks share their code and differ in their rate of drop path: past the limit they would run uncompiled.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(backbone.blocks))
     for block in backbone.blocks:
         block.compile()
 

@@ -113,15 +113,15 @@ class ClippedOptimizer(OptimWrapper):
         norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in trained])
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self.gradient_norm = norm
-        clip = True
+        clip = not math.isinf(self.max_norm)
         if norm.device.type == "cpu":
             if not norm.isfinite():
                 raise Diverged(self._where(trained))
             clip = bool(norm > self.max_norm)  # what is within it torch would multiply by 1
         else:
             # torch's fused AdamW skips its update while this is 1; it reads float32, whatever the weights are.
-            skipped = getattr(self.optimizer, "found_inf", torch.zeros((), device=norm.device))
-            self.optimizer.found_inf = torch.maximum(skipped, (~norm.isfinite()).float())
+            skip, before = (~norm.isfinite()).float(), getattr(self.optimizer, "found_inf", None)
+            self.optimizer.found_inf = skip if before is None else torch.maximum(skip, before)
         if clip:
             torch.nn.utils.clip_grads_with_norm_(trained, self.max_norm, norm)
         super().step(**options)

@@ -45,7 +45,8 @@ def place(task: Task, execution: TrainingExecution, averaged: bool) -> Placement
     """Put a task's model where it is trained, compiled and distributed as `execution` says.
 
     Every process holds the whole model (DDP), or, with `execution.shard`, its share of the weights, of their gradients
-    and of the optimizer's state (FSDP2): then a copy is trained, and the task's model itself stays as it is.
+    and of the optimizer's state (FSDP2). Sharded or compiled, a copy is trained, and the task's model itself stays as
+    it is: evaluated without compiling anew what has another shape.
 
     Args:
         averaged: keep an average of the weights as well.
@@ -53,7 +54,7 @@ def place(task: Task, execution: TrainingExecution, averaged: bool) -> Placement
     model, backbone = task.model, task.backbone
     name = next(name for name, module in model.named_modules() if module is backbone)
     sharded = execution.shard and get_world_size() > 1
-    trained = deepcopy(model) if sharded else model
+    trained = deepcopy(model) if sharded or execution.compile else model
     synchronise_batch_norm(trained)
     trained.to(device())
     average = deepcopy(trained).requires_grad_(False) if averaged else None

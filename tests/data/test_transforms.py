@@ -11,6 +11,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from nepa.bench.fidelity import evaluation_error, training_error
 from nepa.data.normalisation import normalised
+from nepa.data.preprocessing import Preprocessing
 from nepa.data.stream import set_random_state
 from nepa.data.transforms import EvaluationTransform, TrainingTransform, draw_crop
 from nepa.parameters.schema import Augmentation, ImageFolder
@@ -36,6 +37,11 @@ def gradient() -> Tensor:
     return torch.linspace(0, 255, 120).byte().expand(3, 60, 120)
 
 
+def shown(image: Tensor) -> Tensor:
+    """As a model sees it: (3, H, W) float32."""
+    return Preprocessing(FOLDER)({"images": image[None]})["images"][0]
+
+
 def plain() -> Tensor:
     return TrainingTransform(FOLDER, augmentation())(gradient()[..., 30:90])
 
@@ -52,13 +58,31 @@ def test_evaluation_crops_the_centre() -> None:
         ({"crop_scale": [0.05, 0.05]}, lambda t: t.max() - t.min() < 0.6),
         ({"flip": 1.0}, lambda t: t[0, 0, 0] > t[0, 0, -1]),
         ({"random_erasing": 1.0}, lambda t: not torch.equal(t[0], t[1])),
-        ({"rand_augment": "rand-m9-mstd0.5-inc1"}, lambda t: not torch.equal(t, normalised(plain(), FOLDER))),
+        ({"rand_augment": "rand-m9-mstd0.5-inc1"}, lambda t: not torch.equal(t, shown(plain()))),
     ],
 )
 def test_every_augmentation_does_something(changes: dict, told: Callable[[Tensor], bool]) -> None:
     set_random_state(0)
-    assert told(normalised(TrainingTransform(FOLDER, augmentation(**changes))(gradient()), FOLDER))
-    assert not told(normalised(plain(), FOLDER))
+    assert told(shown(TrainingTransform(FOLDER, augmentation(**changes))(gradient())))
+    assert not told(shown(plain()))
+
+
+def test_what_is_erased_becomes_noise_and_the_rest_stays() -> None:
+    erased = TrainingTransform(FOLDER, augmentation(random_erasing=0.5))
+    values, shares = [], []
+    for number in range(400):
+        set_random_state(number)
+        image = erased(gradient()[..., 30:90])
+        pixels = shown(image)
+        gone = (image[3] == 0).expand(3, -1, -1)
+        assert torch.equal(pixels[~gone], shown(plain())[~gone])
+        values.append(pixels[gone])
+        shares.append(gone.float().mean().item())
+    noise = torch.cat(values)
+    assert noise.mean().abs() < 0.02 and (noise.std() - 1).abs() < 0.02
+    hit = np.array(shares) > 0
+    assert abs(hit.mean() - 0.5) < 0.1
+    assert np.array(shares)[hit].min() > 0.01 and np.array(shares).max() < 0.4  # a 50th to a third, rounded to pixels
 
 
 def test_rand_augment_takes_every_magnitude_that_it_draws() -> None:

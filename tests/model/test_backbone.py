@@ -156,3 +156,16 @@ def test_initialisation(write_parameters: Write) -> None:
     assert not reference.patch_embed.proj.bias.any()
     frozen = [name for name, parameter in backbone.named_parameters() if not parameter.requires_grad]
     assert frozen == [f"blocks.{i}.attn.{n}_norm.bias" for i in range(2) for n in "qk"]  # the reference has none
+
+
+def test_drop_path_drops_whole_images_and_keeps_the_mean(write_parameters: Write) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(load_parameters(write_parameters()), drop_path=0.4)
+    drop = backbone.blocks[-1].drop_path2
+    assert not any("kept" in name for name in backbone.state_dict())
+    values = torch.ones(4000, 3, 2, dtype=torch.bfloat16)
+    dropped = drop(values)
+    assert dropped.dtype == values.dtype and dropped.flatten(1).unique(dim=1).shape == (4000, 1)
+    assert abs((dropped == 0).float().mean().item() - 0.4) < 0.04
+    assert abs(dropped.float().mean().item() - 1) < 0.07
+    assert torch.equal(drop.eval()(values), values)

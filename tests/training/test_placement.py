@@ -1,7 +1,7 @@
 """Compiled, in several passes, with activations recomputed: the same training."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, Write, needs_compiler
+from torch._dynamo.testing import CompileCounter
 
 from nepa.bench.workload import with_execution
 from nepa.command_line import main
@@ -18,7 +19,7 @@ from nepa.parameters import load_parameters
 from nepa.parameters.loading import VariantGroup, resolve_variant
 from nepa.parameters.schema import Stage
 from nepa.plan.tasks import build_task
-from nepa.training.placement import GlobalBatchNorm, device, place
+from nepa.training.placement import GlobalBatchNorm, device, keep_weights, place
 
 
 @needs_compiler
@@ -65,9 +66,9 @@ def test_every_variant_is_captured_in_one_graph(
         images, labels = torch.rand(4, 1, 8, 8, device=device()), torch.arange(4, device=device())
         set_random_state(0)
         expected = task.model.to(device()).train()(images, labels, mode="loss")["loss"]
-        place(task, getattr(parameters.execution, stage), averaged=False)
+        compiled = place(task, getattr(parameters.execution, stage), averaged=False).wrapped
         set_random_state(0)
-        found = task.model(images, labels, mode="loss")["loss"]
+        found = compiled(images, labels, mode="loss")["loss"]
         found.backward()
         assert found == expected, variant
 
@@ -99,7 +100,7 @@ def test_a_gpu_needs_a_compiler_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_every_block_is_compiled_whatever_its_drop_path(
+def test_blocks_are_compiled_once_whatever_their_drop_path(
     write_parameters: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch import nn
@@ -109,20 +110,41 @@ def test_every_block_is_compiled_whatever_its_drop_path(
 
     changes = {"model.depth": 12, "finetune.drop_path": 0.1}
     parameters = load_parameters(write_parameters(**changes))
-    torch._dynamo.reset()
     compiled: list[nn.Module] = []
     compile_module = nn.Module.compile
+    graphs = CompileCounter()
 
     def noted(module: nn.Module) -> None:
         compiled.append(module)
-        compile_module(module, backend="eager")
+        compile_module(module, backend=graphs)
 
     monkeypatch.setattr(nn.Module, "compile", noted)
     task = finetuning(parameters)
-    with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=True):
-        compile_training(task.model.train(), task.backbone, one_graph=False)
-        task.backbone.forward_features(torch.zeros(2, 1, 8, 8)).sum().backward()
+    compile_training(task.model.train(), task.backbone, one_graph=False)
+    task.backbone.forward_features(torch.zeros(2, 1, 8, 8)).sum().backward()
     assert compiled == list(task.backbone.blocks)
+    assert graphs.frame_count == 2  # the first block has no drop path
+
+
+@pytest.mark.slow
+def test_evaluation_compiles_nothing(write_parameters: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nepa.training.placement.get_world_size", lambda: 2)  # blocks are compiled, as for DDP
+    monkeypatch.setattr("nepa.training.placement.MMDistributedDataParallel", lambda model, **_: model)
+    graphs = CompileCounter()
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=graphs))
+    parameters = with_execution(load_parameters(write_parameters()), "finetune", compile=True)
+    task = build_task(parameters, "finetune")
+    placement = place(task, parameters.execution.finetune, averaged=False)
+    images = torch.rand(2, 1, 8, 8)
+    placement.wrapped(images, torch.arange(2), mode="loss")
+    compiled = graphs.frame_count
+    assert compiled == 1
+    with torch.no_grad():
+        weight = placement.trained.classifier.head.weight
+        weight.copy_(torch.rand_like(weight))
+    keep_weights(placement, task.model)
+    assert task.model.eval()(images).ne(0).all()
+    assert graphs.frame_count == compiled
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

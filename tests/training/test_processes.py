@@ -161,8 +161,8 @@ def wait_for_step(process: subprocess.Popen, step: int) -> dict:
     raise AssertionError(process.communicate()[0][-4000:])
 
 
-@pytest.mark.parametrize("shard", [False, True])
-def test_it_goes_on_in_another_number_of_processes(shared: Path, shard: bool) -> None:
+@pytest.mark.parametrize(("shard", "then"), [(False, 1), (True, 2)])
+def test_it_goes_on_in_any_number_of_processes(shared: Path, shard: bool, then: int) -> None:
     raw = yaml.safe_load(Path("params.yaml").read_text())
     raw["pretrain"]["epochs"] = 20
     raw["execution"]["pretrain"]["shard"] = shard
@@ -175,9 +175,9 @@ def test_it_goes_on_in_another_number_of_processes(shared: Path, shard: bool) ->
     os.kill(first["process"], signal.SIGTERM)  # one hears it, both stop
     process.communicate(timeout=120)
     assert not RESULTS.exists()
-    alone = [str(Path(sys.executable).with_name("nepa")), "pretrain"]
-    shown = subprocess.run(alone, check=True, stderr=subprocess.PIPE, text=True).stderr
-    assert "goes on after step" in shown
+    raw["execution"]["checkpoint_minutes"] = 10.0
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    assert "goes on after step" in finish(torchrun("pretrain", then))
     assert (curves("pretrain") - expected).abs().max().max() < 1e-5
 
 
