@@ -32,8 +32,9 @@ def reference_transform(data: Data, augmentation: Augmentation | None) -> Compos
         ours = TrainingTransform(data, augmentation)
         interpolation = InterpolationMode(augmentation.interpolation)
         crop = RandomResizedCrop(data.image_size, augmentation.crop_scale, interpolation=interpolation)
-        erase = RandomErasing(augmentation.random_erasing, mode="pixel", device="cpu")
-        steps = [crop, RandomHorizontalFlip(augmentation.flip), ours.rand_augment, *steps, erase]
+        steps = [crop, RandomHorizontalFlip(augmentation.flip), ours.rand_augment, *steps]
+        if augmentation.random_erasing:
+            steps.append(RandomErasing(augmentation.random_erasing, mode="pixel", device="cpu"))
     return Compose([step for step in steps if step is not None])
 
 

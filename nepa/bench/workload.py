@@ -129,7 +129,9 @@ def noise(parameters: Parameters, stage: Stage, count: int) -> Dataset:
     generator = torch.Generator().manual_seed(SEED)
     data = parameters.data
     if stage != "segment":
-        pixels = torch.randint(256, (count, *[data.image_size] * 2, data.channels), generator=generator)
+        augmentation = getattr(parameters, stage).augmentation
+        alpha = augmentation is not None and augmentation.random_erasing > 0
+        pixels = torch.randint(256, (count, *[data.image_size] * 2, data.channels + alpha), generator=generator)
         images = pixels.to(torch.uint8).permute(0, 3, 1, 2)  # as in what is decoded, channels are last in memory
         return ArrayDataset(images, torch.randint(data.classes, (count,), generator=generator))
     import nepa.segmentation  # noqa: F401 - lets MMSegmentation be imported

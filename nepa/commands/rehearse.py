@@ -76,8 +76,7 @@ def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None
 
 
 def shortened(recipe: dict[str, Any], depth: int | None) -> dict[str, Any]:
-    """The recipe with a few steps of every stage; the model is its own, but for `depth`, and its classes are those of
-    the few images."""
+    """The recipe with a few steps of every stage; the model is its own, but for `depth`."""
     precision = {} if torch.cuda.is_available() else {"precision": "float32"}
     gpus = {stage: min(recipe["execution"][stage]["gpus"], torch.cuda.device_count()) for stage in STAGES}
     shared = max(2, math.lcm(*(max(1, count) for count in gpus.values())))  # equally, in every stage
@@ -86,7 +85,7 @@ def shortened(recipe: dict[str, Any], depth: int | None) -> dict[str, Any]:
     seed = recipe["seeds"]["classification"][:1]
     short = recipe | {
         "recipe": f"{recipe['recipe']}-rehearsal",
-        "threads": os.cpu_count(),
+        "threads": max(1, os.cpu_count() // max(1, *gpus.values())),
         "seeds": {"classification": seed, "segmentation": seed},
         "sources": {"images": "images", "scenes": "scenes"},
         "data": recipe["data"]

@@ -31,7 +31,8 @@ class Averaging(Hook):
     def __init__(self, averaged: nn.Module, trained: nn.Module, decay: float) -> None:
         # torch's AveragedModel does the same, but looks all of these up again at every step.
         self.averaged, self.trained = list(averaged.parameters()), list(trained.parameters())
-        self.buffers = list(zip(averaged.buffers(), trained.buffers(), strict=True))
+        saved, buffers = averaged.state_dict().keys(), dict(trained.named_buffers())  # what is not saved is constant
+        self.buffers = [(buffer, buffers[name]) for name, buffer in averaged.named_buffers() if name in saved]
         self.update = get_ema_multi_avg_fn(decay)
 
     @torch.no_grad()

@@ -83,6 +83,7 @@ def _run(command: list[str], scratch: Path) -> int:
         stop.touch()
 
     stop.unlink(missing_ok=True)
+    before_it = {number: signal.getsignal(number) for number in {signal.SIGUSR1, *SIGNALS}}
     # Ignored by torchrun, which would die of it; the trainings set their own.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     process = subprocess.Popen(command, start_new_session=True)
@@ -101,6 +102,8 @@ def _run(command: list[str], scratch: Path) -> int:
             process.terminate()
             process.wait()
         stop.unlink(missing_ok=True)
+        for number, handler in before_it.items():
+            signal.signal(number, handler)
     # On several nodes SLURM asks the processes of its steps, and not this one.
     now = read_status(told)
     if status and (asked or now != before and now is not None and now["state"] == "stopped"):

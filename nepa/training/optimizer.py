@@ -113,12 +113,12 @@ class ClippedOptimizer(OptimWrapper):
         norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in trained])
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self.gradient_norm = norm
-        clip = not math.isinf(self.max_norm)
         if norm.device.type == "cpu":
             if not norm.isfinite():
                 raise Diverged(self._where(trained))
             clip = bool(norm > self.max_norm)  # what is within it torch would multiply by 1
         else:
+            clip = not math.isinf(self.max_norm)
             # torch's fused AdamW skips its update while this is 1; it reads float32, whatever the weights are.
             skip, before = (~norm.isfinite()).float(), getattr(self.optimizer, "found_inf", None)
             self.optimizer.found_inf = skip if before is None else torch.maximum(skip, before)

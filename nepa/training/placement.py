@@ -45,16 +45,17 @@ def place(task: Task, execution: TrainingExecution, averaged: bool) -> Placement
     """Put a task's model where it is trained, compiled and distributed as `execution` says.
 
     Every process holds the whole model (DDP), or, with `execution.shard`, its share of the weights, of their gradients
-    and of the optimizer's state (FSDP2). Sharded or compiled, a copy is trained, and the task's model itself stays as
-    it is: evaluated without compiling anew what has another shape.
+    and of the optimizer's state (FSDP2). Where weights are divided or blocks compiled, a copy is trained and the task's
+    model itself stays as it is: to evaluate it then compiles nothing, which a few batches would not repay.
 
     Args:
         averaged: keep an average of the weights as well.
     """
     model, backbone = task.model, task.backbone
     name = next(name for name, module in model.named_modules() if module is backbone)
-    sharded = execution.shard and get_world_size() > 1
-    trained = deepcopy(model) if sharded or execution.compile else model
+    alone = get_world_size() == 1
+    sharded = execution.shard and not alone
+    trained = model if alone or not (execution.shard or execution.compile) else deepcopy(model)
     synchronise_batch_norm(trained)
     trained.to(device())
     average = deepcopy(trained).requires_grad_(False) if averaged else None
@@ -63,13 +64,13 @@ def place(task: Task, execution: TrainingExecution, averaged: bool) -> Placement
     if execution.compile:
         from nepa.training.compilation import compile_training  # slow to import
 
-        compile_training(trained, inner, get_world_size() == 1)
+        compile_training(trained, inner, alone)
     wrapped = trained
     if sharded:
         shard(trained, inner)
         if average is not None:
             shard(average, average.get_submodule(name))
-    elif get_world_size() > 1:
+    elif not alone:
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else None
         wrapped = MMDistributedDataParallel(trained, device_ids=devices, broadcast_buffers=False)
     return Placement(trained, wrapped, inner, average)

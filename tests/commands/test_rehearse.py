@@ -35,7 +35,7 @@ segment:
   crop: 56
   stride: 37
   test_scale: [224, 56]
-execution: {pretrain: {compile: false}, finetune: {compile: false}, segment: {compile: false}}
+execution: {pretrain: {compile: false, shard: true}, finetune: {compile: false}, segment: {compile: false}}
 """
 
 

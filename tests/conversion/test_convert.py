@@ -104,7 +104,7 @@ def test_mmsegmentation_builds_and_loads_the_backbone(tmp_path: Path) -> None:
     assert type(backbone.eva.rope) is RotaryEmbedding
     assert not any(block.attn.q_norm.bias.requires_grad for block in backbone.eva.blocks)
     last = MODELS.build(config.model.backbone | {"drop_path": 0.2}).eva.blocks[-1]
-    assert last.drop_path1.kept.item() == pytest.approx(0.8)
+    assert last.drop_path1.keep.item() == pytest.approx(0.8)
     found = backbone.eva.forward_features(tensors["input.pixel_values"])
     torch.testing.assert_close(found, tensors["output.last_hidden_state_bidirectional"], atol=1e-5, rtol=0)
 

@@ -82,6 +82,9 @@ def test_what_is_erased_becomes_noise_and_the_rest_stays() -> None:
     assert noise.mean().abs() < 0.02 and (noise.std() - 1).abs() < 0.02
     hit = np.array(shares) > 0
     assert abs(hit.mean() - 0.5) < 0.1
+    twice = TrainingTransform(FOLDER, augmentation(random_erasing=1.0))(gradient()).expand(2, -1, -1, -1)
+    first, second = Preprocessing(FOLDER)({"images": twice})["images"]
+    assert torch.equal(first != second, (twice[0, 3:] == 0).expand(3, -1, -1))
     assert np.array(shares)[hit].min() > 0.01 and np.array(shares).max() < 0.4  # a 50th to a third, rounded to pixels
 
 

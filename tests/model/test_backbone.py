@@ -162,7 +162,7 @@ def test_drop_path_drops_whole_images_and_keeps_the_mean(write_parameters: Write
     torch.manual_seed(0)
     backbone = build_backbone(load_parameters(write_parameters()), drop_path=0.4)
     drop = backbone.blocks[-1].drop_path2
-    assert not any("kept" in name for name in backbone.state_dict())
+    assert not any("keep" in name for name in backbone.state_dict())
     values = torch.ones(4000, 3, 2, dtype=torch.bfloat16)
     dropped = drop(values)
     assert dropped.dtype == values.dtype and dropped.flatten(1).unique(dim=1).shape == (4000, 1)

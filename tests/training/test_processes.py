@@ -162,7 +162,7 @@ def wait_for_step(process: subprocess.Popen, step: int) -> dict:
 
 
 @pytest.mark.parametrize(("shard", "then"), [(False, 1), (True, 2)])
-def test_it_goes_on_in_any_number_of_processes(shared: Path, shard: bool, then: int) -> None:
+def test_it_goes_on_alone_or_sharded_again(shared: Path, shard: bool, then: int) -> None:
     raw = yaml.safe_load(Path("params.yaml").read_text())
     raw["pretrain"]["epochs"] = 20
     raw["execution"]["pretrain"]["shard"] = shard
@@ -219,9 +219,11 @@ def two_gpus(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_stage_starts_a_process_for_each_gpu(two_gpus: Path) -> None:
+    interrupted = signal.getsignal(signal.SIGINT)
     assert main(["pretrain"]) == 0
     facts = json.loads((RESULTS / "pretrain/full/seed-0/run.json").read_text())
     assert facts["processes"] == 2
+    assert signal.getsignal(signal.SIGINT) is interrupted
 
 
 def test_fewer_gpus_than_asked_for(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
