@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from nepa.command_line import main
+from nepa.data.scenes import SPLITS
 from nepa.errors import UserError
 from nepa.parameters.recipes import recipe_parameters
 from nepa.parameters.schema import STAGES
@@ -24,7 +25,6 @@ from nepa.preparation.scene_folder import find_scenes, write_scenes_of_split
 
 log = logging.getLogger("nepa")
 
-SPLITS = ("training", "validation")
 STATEMENT = (
     "A rehearsal of `{name}`: a few steps on a few images. That every stage ran is all it shows; no figure counts.\n"
 )

@@ -36,17 +36,21 @@ def test_one_compiled_graph_gives_the_same_curves(project: Path, monkeypatch: py
     raw = yaml.safe_load(Path("params.yaml").read_text())
     raw["model"]["depth"] = 1  # each block adds to what is compiled, and nothing to what is looked at
     raw["segment"]["blocks"] = [0, 0, 0, 0]
+    # AdamW's first steps magnify rounding, which decides some signs: short ones.
+    raw["finetune"]["base_learning_rate"] *= 0.01
     in_passes = {"compile": True, "images_per_pass": 16, "recompute_activations": True}
-    # What UPerNet's batch norms see may not be divided. Fine-tuning is the bench's (tests/bench).
-    for stage, carried_out in (("pretrain", in_passes), ("segment", {"compile": True})):
+    # What UPerNet's batch norms see may not be divided.
+    for stage, carried_out in (("pretrain", in_passes), ("finetune", in_passes), ("segment", {"compile": True})):
         curves = []
         for changes in ({}, carried_out):
             raw["execution"][stage] |= changes
             Path("params.yaml").write_text(yaml.safe_dump(raw))
             assert main([stage]) == 0
             curves.append(pd.read_csv(f"results/runs/smallest/{stage}/full/seed-0/history.csv"))
-        assert (curves[0] - curves[1]).abs().max().max() < 1e-4
-    assert compiled == ["Pretraining.loss", "UPerNet.loss"]
+        apart = (curves[0] - curves[1]).abs().max()
+        # After four short steps from a classifier of zeros, classes are as good as tied.
+        assert apart.drop("top1", errors="ignore").max() < 1e-4
+    assert compiled == ["Pretraining.loss", "Finetuning.loss", "UPerNet.loss"]
 
 
 @pytest.mark.slow

@@ -161,8 +161,8 @@ def wait_for_step(process: subprocess.Popen, step: int) -> dict:
     raise AssertionError(process.communicate()[0][-4000:])
 
 
-@pytest.mark.parametrize(("shard", "then"), [(False, 1), (True, 2)])
-def test_it_goes_on_alone_or_sharded_again(shared: Path, shard: bool, then: int) -> None:
+@pytest.mark.parametrize(("shard", "alone"), [(False, True), (True, True), (True, False)])
+def test_it_goes_on_alone_or_in_as_many_processes(shared: Path, shard: bool, alone: bool) -> None:
     raw = yaml.safe_load(Path("params.yaml").read_text())
     raw["pretrain"]["epochs"] = 20
     raw["execution"]["pretrain"]["shard"] = shard
@@ -177,7 +177,12 @@ def test_it_goes_on_alone_or_sharded_again(shared: Path, shard: bool, then: int)
     assert not RESULTS.exists()
     raw["execution"]["checkpoint_minutes"] = 10.0
     Path("params.yaml").write_text(yaml.safe_dump(raw))
-    assert "goes on after step" in finish(torchrun("pretrain", then))
+    if alone:
+        command = [str(Path(sys.executable).with_name("nepa")), "pretrain"]
+        shown = subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True).stderr
+    else:
+        shown = finish(torchrun("pretrain"))
+    assert "goes on after step" in shown
     assert (curves("pretrain") - expected).abs().max().max() < 1e-5
 
 
