@@ -68,6 +68,26 @@ def test_the_readme_counts_what_the_report_counts() -> None:
     assert f"{counted}." in readme
 
 
+def test_the_readme_s_ratios_are_those_of_the_files_that_it_names() -> None:
+    readme = (ROOT / "README.md").read_text()
+    files = dict(re.findall(r"^\[(\w+)\]: (results/bench/.*\.json)$", readme, flags=re.MULTILINE))
+    measured = {
+        file: {"{value:.2f} ({low:.2f} to {high:.2f})".format(**row["ratio"]) for row in rows if "ratio" in row}
+        for file in files.values()
+        for rows in [json.loads((ROOT / file).read_text())["rows"]]
+    }
+    head, _, *rows = re.findall(r"^\|.*\|$", readme[readme.index("| times as fast as that") :], flags=re.MULTILINE)
+    machines = [name.split(",")[0].strip() for name in head.split("|")[2:-2]]
+    compared = 0
+    for row in rows[: next(number for number, row in enumerate(rows) if "GPU" in row)]:
+        *cells, links = row.split("|")[2:-1]
+        of = {machine: measured[files[name]] for machine, name in re.findall(r"\[(\w+)\]\[(\w+)\]", links)}
+        for machine, cell in zip(machines, map(str.strip, cells), strict=True):
+            assert cell in ("", "not measured") or cell in of[machine], f"{row}: {cell}"
+            compared += "(" in cell
+    assert compared > 30
+
+
 def flat(images: Images) -> np.ndarray:
     return images.pixels.reshape(len(images.labels), -1) / 255
 
