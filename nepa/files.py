@@ -22,6 +22,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it names `path` where the system names no file, as on a full disk.
     """
+    if path.is_symlink() and path.is_dir():
+        path = path.resolve()  # a folder that was laid on another disk stays there
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     before = path.with_name(f".{path.name}.{os.getpid()}.before.partial")  # a folder takes long to delete

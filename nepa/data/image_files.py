@@ -1,9 +1,11 @@
 """Image files from anywhere, as Pillow reads them."""
 
+import zlib
+
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-# What Pillow raises for a damaged file depends on its format.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Image.DecompressionBombError)
+# What Pillow raises for a damaged file depends on its format; zlib, for one damaged in an archive.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Image.DecompressionBombError, zlib.error)
 # By the orientation that a camera noted.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -2,8 +2,8 @@
 
 Images stay uint8 up to the batch and are normalised on the device (`nepa.data.preprocessing`). torch's antialiased
 resizing of uint8 gives PIL's pixels in a fraction of its time: on crops of 250 photographs 0.03 levels of 255 apart in
-the mean, bilinear ones at most 2. Bicubic overshoots are clipped between the two passes, which PIL takes in another
-order: one pixel in 15,000 is further apart than 2, at most 22 (`nepa bench --what fidelity` measures it).
+the mean, bilinear ones at most 2 (`nepa bench --what fidelity` measures these). Bicubic overshoots are clipped between
+the two passes, which PIL takes in another order: one pixel in 15,000 is further apart than 2, at most 22.
 """
 
 import math

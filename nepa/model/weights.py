@@ -38,6 +38,8 @@ def read_weights(path: Path, *, absent: str, damaged: str) -> tuple[dict[str, Te
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118 - not a dict
     except FileNotFoundError:
         raise UserError(f"{path} not found; {absent}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error}); name a safetensors file") from None
     except SafetensorError as error:
         raise UserError(f"{path} is no complete safetensors file ({error}); {damaged}") from None
 

@@ -16,7 +16,8 @@ class Prediction:
     Attributes:
         predicted: (B, N, D) final LayerNorm's output that is compared with `target`.
         target: (B, N, D) raw patch embeddings, not detached.
-        own_position: (B, N, D) output at each patch's own position, to tell an identity map.
+        own_position: (B, N, D) output at each patch's own position, to tell an identity map; without that of the last
+            patch where it was left out.
     """
 
     predicted: Tensor
@@ -56,10 +57,16 @@ class NextEmbeddingPrediction(nn.Module):
             nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def predict(self, images: Tensor) -> Prediction:
-        """Predictions and their targets for images (B, C, H, W)."""
+        """Predictions and their targets for images (B, C, H, W).
+
+        In training the last patch is left out where nothing depends on it: with a causal mask no other token sees it,
+        and with the shift there is no patch that it predicts.
+        """
         embeddings = self.backbone.patch_embed(images)
         inputs = self._mask(embeddings) if self.input_mask_ratio and self.training else embeddings
         tokens, rope = self.backbone._pos_embed(inputs)
+        if self.training and self.causal_mask and self.shift:
+            tokens, rope = tokens[:, :-1], None if rope is None else rope[:-1]
         tokens = self.backbone.norm_pre(tokens)
         for block in self.backbone.blocks:
             if self.backbone.grad_checkpointing and self.training:
@@ -67,7 +74,7 @@ class NextEmbeddingPrediction(nn.Module):
             else:
                 tokens = block(tokens, rope=rope, is_causal=self.causal_mask)
         outputs = self.backbone.norm(tokens)
-        predicted = outputs[:, :-1] if self.shift else outputs[:, 1:]
+        predicted = outputs[:, : embeddings.shape[1]] if self.shift else outputs[:, 1:]
         return Prediction(predicted, embeddings, outputs[:, 1:])
 
     def loss(self, prediction: Prediction) -> Tensor:
@@ -82,7 +89,7 @@ class NextEmbeddingPrediction(nn.Module):
         return self.loss(self.predict(images))
 
     def _mask(self, embeddings: Tensor) -> Tensor:
-        # An exact number per image, as the paper's ratio; which ones is drawn anew each time.
+        # The paper gives the ratio alone: that it is exact in every image, and what is put there, is ours.
         batch, patches, _ = embeddings.shape
         masked = round(self.input_mask_ratio * patches)
         rank = torch.rand(batch, patches, device=embeddings.device).argsort(dim=1).argsort(dim=1)

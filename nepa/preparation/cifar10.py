@@ -3,6 +3,7 @@
 import gzip
 import io
 import shutil
+import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.error import URLError
@@ -71,7 +72,7 @@ def _unzipped(path: Path, folder: Path) -> Path:
     try:
         with gzip.open(path) as packed, target.open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path} is truncated or no gzip file ({error}); fetch it again") from None
     return target
 

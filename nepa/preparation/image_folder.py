@@ -9,7 +9,7 @@ import io
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 from scipy.io import loadmat
@@ -88,17 +88,23 @@ def _check_archive(path: Path, expected: str) -> None:
 
 def _files(folder: Path) -> Iterator[RawImage]:
     for split in (name for names in SPLITS.values() for name in names):
-        for file in (folder / split).rglob("*"):
-            if file.suffix.lower() in EXTENSIONS and file.is_file():
+        for file in (folder / split).glob("*/*"):  # also where a class is a link
+            if _is_image(file) and file.is_file():
                 name = file.relative_to(folder).as_posix()
                 yield RawImage(str(file), 0, file.stat().st_size, file.parent.name, name)
 
 
 def _members(archive: Path) -> Iterator[RawImage]:
     for member in _regular_files(archive):
-        parts = PurePosixPath(member.name)
-        if parts.suffix.lower() in EXTENSIONS:
-            yield RawImage(str(archive), member.offset_data, member.size, parts.parent.name, member.name)
+        path = PurePosixPath(member.name)
+        if _is_image(path):
+            # By the same name as in a folder, wherever in the archive the splits lie.
+            name = "/".join(path.parts[-3:])
+            yield RawImage(str(archive), member.offset_data, member.size, path.parent.name, name)
+
+
+def _is_image(path: PurePath) -> bool:
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")  # as macOS adds to archives
 
 
 def _by_split(path: Path, images: Iterator[RawImage]) -> dict[str, list[RawImage]]:
@@ -122,6 +128,11 @@ def _regular_files(archive: Path) -> Iterator[tarfile.TarInfo]:
         with tarfile.open(archive, "r:") as file:
             end = archive.stat().st_size
             for member in file:
+                if (member.islnk() or member.issym()) and _is_image(PurePosixPath(member.name)):
+                    raise UserError(
+                        f"{archive}: {member.name} is a link; pack the file itself, as tar does with --dereference and "
+                        "--hard-dereference"
+                    )
                 if member.isfile():
                     if member.offset_data + member.size > end:
                         raise UserError(f"{archive} is truncated in {member.name}; fetch it again")

@@ -4,23 +4,26 @@ Only what has the layout's names is read, and it is written to names made here, 
 """
 
 import io
+import os
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from nepa.data.image_files import DAMAGED, upright, what_is_wrong
+from nepa.data.image_files import DAMAGED, what_is_wrong
 from nepa.data.scenes import SPLITS, Classes
 from nepa.errors import UserError
 from nepa.parameters.schema import SceneFolder
 
-LAYOUT = re.compile(r"(?:^|.*/)(images|annotations)/(training|validation)/([\w.-]+)\.(jpg|jpeg|png)", re.IGNORECASE)
+LAYOUT = re.compile(r"(?:^|.*/)(images|annotations)/(training|validation)/(\w[\w.-]*)\.(jpg|jpeg|png)", re.IGNORECASE)
 ENDINGS = {"images": {"jpg", "jpeg", "png"}, "annotations": {"png"}}  # JPEG would blur the classes of an annotation
 CLASS_FILES = ("classes.txt", "objectInfo150.txt")
 MOST_CLASSES = 254  # 0 and 255 are no class
@@ -92,14 +95,16 @@ def write_scenes_of_split(source: Path, split: str, scenes: list[RawScene], clas
     for kind in ("images", "annotations"):
         (target / kind / split).mkdir(parents=True)
     for scene in tqdm(scenes, desc=f"prepare scenes, {split}", unit=" scenes", mininterval=5):
-        content, image = _read(source, scene.stem, scene.read_image)
+        content, _ = _read(source, scene.stem, scene.read_image)
         classified, picture = _read(source, scene.stem, scene.read_annotation)
         annotation = np.asarray(picture)
-        size = upright(image).size  # as MMSegmentation reads it
-        if annotation.shape != size[::-1]:
+        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)  # upright, as MMSegmentation does it
+        if decoded is None:
+            raise UserError(f"{source}: {scene.stem} cannot be read by MMSegmentation's decoder; save it anew as JPEG")
+        if annotation.shape != decoded.shape[:2]:
             raise UserError(
-                f"{source}: annotation {scene.stem} is {annotation.shape}, its image, upright, {size[::-1]}; it needs "
-                "one class for each pixel"
+                f"{source}: annotation {scene.stem} is {annotation.shape}, its image, upright, {decoded.shape[:2]}; it "
+                "needs one class for each pixel"
             )
         known = len(classes.names)
         if annotation.max() > known:
@@ -113,8 +118,8 @@ def write_scenes_of_split(source: Path, split: str, scenes: list[RawScene], clas
 def _members(source: Path) -> Iterator[Member]:
     """Name and reader of every file."""
     if source.is_dir():
-        for path in source.rglob("*"):
-            if path.is_file():
+        for folder, _, files in os.walk(source, followlinks=True):
+            for path in (Path(folder, name) for name in files):
                 yield path.relative_to(source).as_posix(), path.read_bytes
         return
     try:
@@ -140,9 +145,11 @@ def _classes(source: Path, members: dict[str, Callable[[], bytes]]) -> Classes:
         for name, read in members.items():
             if Path(name).name == expected:
                 try:
-                    lines = [line for line in read().decode().splitlines() if line.strip()]
+                    lines = [line for line in read().decode("utf-8-sig").splitlines() if line.strip()]
                 except UnicodeDecodeError as error:
                     raise UserError(f"{source}: {name} is no UTF-8 text ({error}); save it as such") from None
+                except (zlib.error, zipfile.BadZipFile) as error:
+                    raise UserError(f"{source}: {name} cannot be read ({error}); fetch it again") from None
                 if expected == "objectInfo150.txt":  # a table whose last column has the names
                     lines = [line.split("\t")[-1].split(";")[0].split(",")[0] for line in lines[1:]]
                 names = tuple(line.strip() for line in lines)
@@ -153,6 +160,10 @@ def _classes(source: Path, members: dict[str, Callable[[], bytes]]) -> Classes:
                     raise UserError(
                         f"{source}: {name} names {len(names)} classes, MMSegmentation's annotations of 8 bits have "
                         f"room for {MOST_CLASSES}; leave out or join some"
+                    )
+                if len(names) < 2:
+                    raise UserError(
+                        f"{source}: {name} names {len(names)} classes; name two at least, such as the background"
                     )
                 return Classes.with_colours(names)
     raise UserError(f"{source} has neither {' nor '.join(CLASS_FILES)}; name the classes there, one a line")

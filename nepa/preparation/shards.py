@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
@@ -83,13 +84,16 @@ def _prepare(data: ImageFolder, source: Path, work: Path, target: Path, processe
         if len(images) != expected:
             raise UserError(f"{source} holds {len(images)} {split} images; data.{split}_images is {expected}")
     classes = sorted({image.label for images in found.values() for image in images})
+    for name in classes:
+        if not name.isprintable():
+            raise UserError(f"{source} has a class {name!r}, which is no UTF-8 text; rename it")
     if len(classes) != data.classes:
         raise UserError(f"{source} holds {len(classes)} classes; data.classes is {data.classes}")
     work = work / _identity(data, found)
     jobs = {split: list(_jobs(data, work / split, images, classes)) for split, images in found.items()}
     unreadable = _run([job for of_split in jobs.values() for job in of_split], data, source, processes)
     with write_atomically(target) as beside:
-        _assemble(source, beside, jobs, classes, unreadable)
+        _assemble(beside, jobs, classes, unreadable)
     shutil.rmtree(work)
 
 
@@ -123,14 +127,19 @@ def _run(jobs: list[Job], data: ImageFolder, source: Path, processes: int) -> li
         tqdm(total=total, initial=done, unit=" images", desc="prepare images", mininterval=5) as bar,
         ProcessPoolExecutor(processes, fresh, _end_with, (os.getpid(),)) as pool,
     ):
-        for job, bad in zip(waiting, pool.map(_write_shard, waiting), strict=True):
-            bar.update(len(job.images))
-            unreadable += bad
-            try:
+        try:
+            for job, bad in zip(waiting, pool.map(_write_shard, waiting), strict=True):
+                bar.update(len(job.images))
+                unreadable += bad
                 _check_limit(unreadable, data, source)
-            except UserError:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        except UserError:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        except BrokenProcessPool:
+            raise UserError(
+                f"a process that prepared {source} was killed, as for want of memory; the same command goes on, with "
+                "fewer of them if execution's prepare has fewer cpus"
+            ) from None
     return sorted(unreadable)
 
 
@@ -221,9 +230,7 @@ def _decodes(content: bytes) -> bool:
     return True
 
 
-def _assemble(
-    source: Path, folder: Path, jobs: dict[str, list[Job]], classes: list[str], unreadable: list[list[str]]
-) -> None:
+def _assemble(folder: Path, jobs: dict[str, list[Job]], classes: list[str], unreadable: list[list[str]]) -> None:
     checksums, counts = {}, {}
     for split, of_split in jobs.items():
         (folder / split).mkdir(parents=True)
@@ -242,5 +249,6 @@ def _assemble(
         ShardIndex(**{key: np.array(values, np.int64) for key, values in parts.items()}).write(folder / f"{split}.npz")
         checksums[f"{split}.npz"] = file_checksum(folder / f"{split}.npz")
         counts[split] = len(parts["label"])
-    manifest = {"source": source.name, "images": counts, "classes": classes}
-    write_json(folder / "manifest.json", manifest | {"unreadable": unreadable, "sha256": checksums})
+    # Nothing of where the source lay: one that is moved is prepared to the same files, and nothing is trained again.
+    manifest = {"images": counts, "classes": classes, "unreadable": unreadable, "sha256": checksums}
+    write_json(folder / "manifest.json", manifest)

@@ -1,5 +1,6 @@
 """The scenes through MMSegmentation's own ADE20K dataset and pipeline."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +9,9 @@ from mmseg.datasets import ADE20KDataset
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs, PhotoMetricDistortion, RandomCrop, Resize
 from torch import Tensor
 
+from nepa.data.images import read_manifest
 from nepa.data.scenes import Classes, scenes_folder
+from nepa.errors import UserError
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Segmentation
 
@@ -17,10 +20,13 @@ def scenes_dataset(parameters: Parameters, split: str) -> ADE20KDataset:
     """The scenes of `training` (random crops, augmented as the recipe says) or `validation` (whole).
 
     A validation sample holds lists, one entry for each scale and flip of the test.
+
+    Raises:
+        UserError: files are missing, or are there that were not prepared.
     """
     settings, folder = parameters.segment, scenes_folder(parameters)
     classes = Classes.read(folder)
-    images = folder / "images" / split
+    prepared = _prepared_files(folder, split)
     color = "grayscale" if parameters.data.channels == 1 else "color"
     pipeline: list[dict[str, Any]] = [{"type": LoadImageFromFile, "color_type": color}]
     if split == "training":
@@ -44,9 +50,22 @@ def scenes_dataset(parameters: Parameters, split: str) -> ADE20KDataset:
     return dataset(
         data_root=str(folder),
         data_prefix={"img_path": f"images/{split}", "seg_map_path": f"annotations/{split}"},
-        img_suffix=next(images.iterdir()).suffix,  # of all: `find_scenes` refuses several
+        img_suffix=Path(prepared["images"][0]).suffix,  # of all: `find_scenes` refuses several
         pipeline=pipeline,
     )
+
+
+def _prepared_files(folder: Path, split: str) -> dict[str, list[str]]:
+    """Names of a split's images and annotations by the manifest: MMSegmentation takes what lies there for all."""
+    prepared = {}
+    for kind in ("images", "annotations"):
+        below = f"{kind}/{split}/"
+        prepared[kind] = [name for name in read_manifest(folder)["sha256"] if name.startswith(below)]
+        here = {below + path.name for path in (folder / below).glob("*")}
+        for name in sorted(here.symmetric_difference(prepared[kind])):
+            state = "not of the prepared scenes" if name in here else "missing"
+            raise UserError(f"{folder / name} is {state}; `dvc checkout` or `dvc pull` the scenes, or prepare again")
+    return prepared
 
 
 def as_batch(samples: list[dict[str, Any]]) -> dict[str, list[Tensor]]:

@@ -93,7 +93,7 @@ def finetuning(parameters: Parameters) -> Task:
 
 
 def run(parameters: Parameters, variant: str, seed: int) -> None:
-    """Fine-tune one variant with one seed on the seed's labelled subset; read the evaluation split once, at the end."""
+    """Fine-tune one variant with one seed on the seed's labelled subset, then evaluate it; nothing is chosen by it."""
     prepare_process(parameters, seed)
     paths = RunPaths.of(parameters, "finetune", variant, seed)
     settings = parameters.finetune

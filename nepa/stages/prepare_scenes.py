@@ -20,12 +20,11 @@ def run(parameters: Parameters) -> None:
         if scenes is None:
             return
         if isinstance(scenes, ComposedScenes):
-            source, classes = "digits", write_scenes(parameters, folder)
+            classes = write_scenes(parameters, folder)
         else:
-            path = Path(parameters.sources.scenes)
-            source, classes = path.name, write_scene_folder(scenes, path, folder)
+            classes = write_scene_folder(scenes, Path(parameters.sources.scenes), folder)
         write_json(folder / "classes.json", classes.as_dict())
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         checksums = {path.relative_to(folder).as_posix(): file_checksum(path) for path in files}
         counts = {split: getattr(scenes, split) for split in ("training", "validation")}
-        write_json(folder / "manifest.json", {"source": source, "images": counts, "sha256": checksums})
+        write_json(folder / "manifest.json", {"images": counts, "sha256": checksums})

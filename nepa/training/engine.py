@@ -24,7 +24,7 @@ from nepa.parameters.schema import Optimization, Segment, TrainingExecution
 from nepa.runs.outcome import Outcome
 from nepa.training.curves import Curves
 from nepa.training.hooks import Averaging, History, Progress
-from nepa.training.interruption import STOP_FILE, StopRequest
+from nepa.training.interruption import STOP_FILE, StopRequest, signals_to
 from nepa.training.loop import StreamLoop, in_passes
 from nepa.training.optimizer import ClippedOptimizer, Diverged, LayerwiseSchedule
 from nepa.training.placement import Placement, keep_weights, place
@@ -149,7 +149,7 @@ def run_training(
     outcome: Outcome = "ok"
     try:
         if start < steps:
-            with stop:
+            with signals_to(stop.hear):
                 runner.train()
         history.settle()
     except Diverged as diverged:

@@ -5,11 +5,11 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from nepa.data.workers import SIGNALS
 
@@ -22,10 +22,19 @@ class Stopped(Exception):
     """Training ended on request, after a checkpoint; the same command goes on from there."""
 
 
-class StopRequest:
-    """Whether this process, or the one that started it and its siblings, has been asked to stop; within its context.
+@contextmanager
+def signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within it a signal that asks to stop calls `handler`; after it, what it called before."""
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
-    A second Ctrl-C interrupts at once.
+
+class StopRequest:
+    """Whether this process, or the one that started it and its siblings, has been asked to stop.
 
     Args:
         file: made by the process that started several, when it is asked itself.
@@ -34,17 +43,9 @@ class StopRequest:
     def __init__(self, file: Path) -> None:
         self.file = file
         self._heard = False
-        self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "StopRequest":
-        self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _hear(self, number: int, _: FrameType | None) -> None:
+    def hear(self, number: int, _: FrameType | None) -> None:
+        """A handler of signals; a second Ctrl-C interrupts at once."""
         self._heard = True
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 
-from nepa.data.workers import SIGNALS
 from nepa.errors import UserError
 from nepa.parameters.schema import TrainingExecution
-from nepa.training.interruption import EXIT_CODE, STOP_FILE
+from nepa.training.interruption import EXIT_CODE, STOP_FILE, signals_to
 from nepa.training.processes import started_by_torchrun
 from nepa.training.status import STATUS_FILE, read_status
 
@@ -83,27 +82,24 @@ def _run(command: list[str], scratch: Path) -> int:
         stop.touch()
 
     stop.unlink(missing_ok=True)
-    before_it = {number: signal.getsignal(number) for number in {signal.SIGUSR1, *SIGNALS}}
-    # Ignored by torchrun, which would die of it; the trainings set their own.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    process = subprocess.Popen(command, start_new_session=True)
-    for number in SIGNALS:
-        signal.signal(number, ask)
-    status = None
-    try:
-        while status is None:
-            try:
-                status = process.wait(timeout=1)
-            except subprocess.TimeoutExpired:
-                if asked:  # again: a process that was just starting may have taken it for an old one
-                    stop.touch()
-    finally:
-        if status is None:
-            process.terminate()
-            process.wait()
-        stop.unlink(missing_ok=True)
-        for number, handler in before_it.items():
-            signal.signal(number, handler)
+    with signals_to(ask):
+        # Ignored by torchrun, which would die of it; the trainings set their own.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        process = subprocess.Popen(command, start_new_session=True)
+        signal.signal(signal.SIGUSR1, ask)
+        status = None
+        try:
+            while status is None:
+                try:
+                    status = process.wait(timeout=1)
+                except subprocess.TimeoutExpired:
+                    if asked:  # again: a process that was just starting may have taken it for an old one
+                        stop.touch()
+        finally:
+            if status is None:
+                process.terminate()
+                process.wait()
+            stop.unlink(missing_ok=True)
     # On several nodes SLURM asks the processes of its steps, and not this one.
     now = read_status(told)
     if status and (asked or now != before and now is not None and now["state"] == "stopped"):

@@ -40,7 +40,7 @@ def read_latest(folder: Path) -> dict[str, Any] | None:
         except (zipfile.BadZipFile, OSError) as error:
             damaged = str(error)
         if damaged is None:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # once for all of a node
         log.warning(f"{path} is damaged ({damaged}); going on from the checkpoint before it")
     return None
 

@@ -28,6 +28,7 @@ def changed_outputs(objective: NextEmbeddingPrediction, images: Tensor, patch: i
     other = images.clone()
     row, column = divmod(patch, 4)
     other[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] += 1
+    objective.eval()
     with torch.no_grad():
         before, after = (
             torch.cat([p.predicted[:, :1], p.own_position], 1) for p in map(objective.predict, (images, other))
@@ -41,7 +42,7 @@ def test_causal_mask_hides_what_comes_later(write_parameters: Write, images: Ten
 
 
 def test_shift_compares_with_the_next_patch(write_parameters: Write, images: Tensor) -> None:
-    shifted, unshifted = build(write_parameters), build(write_parameters, shift=False)
+    shifted, unshifted = build(write_parameters).eval(), build(write_parameters, shift=False).eval()
     with torch.no_grad():
         prediction, own = shifted.predict(images), unshifted.predict(images)
         embeddings = shifted.backbone.patch_embed(images)
@@ -50,6 +51,24 @@ def test_shift_compares_with_the_next_patch(write_parameters: Write, images: Ten
     torch.testing.assert_close(prediction.predicted, outputs[:, :-1])  # BOS predicts patch 0
     torch.testing.assert_close(own.predicted, own.own_position)
     assert shifted.loss(prediction).item() == pytest.approx(by_hand.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize(("switches", "tokens"), [({}, 16), ({"causal_mask": False}, 17), ({"shift": False}, 17)])
+def test_training_leaves_out_the_last_patch_where_nothing_depends_on_it(
+    write_parameters: Write, images: Tensor, switches: dict[str, bool], tokens: int
+) -> None:
+    objective = build(write_parameters, **switches).double()
+    seen: list[int] = []
+    objective.backbone.blocks[-1].register_forward_hook(lambda _, inputs, output: seen.append(output.shape[1]))
+    gradients = []
+    for training in (True, False):
+        objective.train(training).zero_grad()
+        loss = objective(images.double())
+        loss.backward()
+        gradients.append({name: p.grad for name, p in objective.named_parameters() if p.grad is not None})
+        gradients[-1]["loss"] = loss.detach()
+    assert seen == [tokens, 17]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-14)
 
 
 def test_stop_gradient_keeps_the_target_out(write_parameters: Write, images: Tensor) -> None:

@@ -123,7 +123,10 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
             "classes.txt": "".join(f"{number}\n" for number in range(255)).encode()
         },
         "has neither classes.txt nor objectInfo150.txt": {"classes.txt": None},
-        "annotation scene_2 has class 2; there are names for 1": {"classes.txt": b"tree\n"},
+        "annotation scene_2 has class 3; there are names for 2": {
+            "annotations/training/scene_2.png": encoded(PICTURE[..., 0] + 3, "PNG")
+        },
+        "classes.txt names 1 classes; name two at least": {"classes.txt": b"tree\n"},
         "training images end in jpg and png; give all the same ending": {
             "images/training/scene_1.jpg": None, "images/training/scene_1.png": encoded(PICTURE, "PNG"),
         },
