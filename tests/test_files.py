@@ -35,6 +35,18 @@ def test_an_interrupted_folder_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_was_laid_on_another_disk_stays_there(tmp_path: Path) -> None:
+    (tmp_path / "large/images").mkdir(parents=True)
+    (tmp_path / "images").symlink_to(tmp_path / "large/images")
+    for content in ("first", "second"):
+        with write_atomically(tmp_path / "images") as beside:
+            beside.mkdir()
+            (beside / "file").write_text(content)
+        assert (tmp_path / "large/images/file").read_text() == content
+    assert (tmp_path / "images").is_symlink() and len(list(tmp_path.iterdir())) == 2
+    assert [path.name for path in (tmp_path / "large").iterdir()] == ["images"]
+
+
 def test_equal_arrays_are_equal_files_whatever_python_writes_them(tmp_path: Path) -> None:
     """The checksum is that of Python 3.10 to 3.13; numpy's own `savez` has another from one patch release on."""
     arrays = {"a": np.arange(6, dtype=np.int64).reshape(2, 3), "b": np.array(["x", "yz"])}

@@ -16,7 +16,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 class Baseline:
     """Eager; q, k and v projected apart; torch's default AdamW, unfused; the average of the weights tensor by tensor;
     loss and gradient norm read off the device at every step. MMSegmentation measures every batch's accuracy.
-    Preprocessing, drop path and RoPE are ours.
+    Preprocessing, drop path and RoPE are ours, and so is it that pretraining leaves out the last patch.
 
     Args:
         task: its model is taken, and changed.

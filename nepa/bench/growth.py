@@ -7,9 +7,9 @@ from math import isqrt
 from nepa.bench.memory import peak_bytes
 from nepa.bench.rows import Row
 from nepa.bench.turns import wall_clock
-from nepa.bench.workload import Workload, on_noise, on_this_machine
+from nepa.bench.workload import Workload, bytes_kept, on_noise, on_this_machine
 from nepa.parameters import Parameters
-from nepa.plan.cost import BYTES_PER_ACTIVATION, BYTES_PER_PARAMETER, one_pass
+from nepa.plan.cost import BYTES_PER_PARAMETER, one_pass
 from nepa.training.placement import device
 
 HEAD = 32  # channels of an attention head
@@ -73,10 +73,8 @@ def measure_growth(parameters: Parameters, rate: float) -> Iterator[Row]:
         workload = _workload(parameters, size)
         one = one_pass(workload.parameters, "pretrain")
         floor = size.batch * one.flops / rate
-        # `one` keeps the matrix of attention, which fused kernels do not.
-        saved = one.saved - size.depth * (size.width // HEAD) * (size.tokens + 1) ** 2
-        each = BYTES_PER_ACTIVATION[workload.settings.precision]
-        memory = BYTES_PER_PARAMETER * one.parameters + each * size.batch * saved
+        kept = bytes_kept(workload.parameters, "pretrain", one)
+        memory = BYTES_PER_PARAMETER * one.parameters + size.batch * kept
         yield (
             {"axis": axis}
             | asdict(size)

@@ -3,7 +3,7 @@
 import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,10 +61,10 @@ class Bench:
 
     def of_stage(self, stage: Stage, batch_size: int | None = None) -> Parameters:
         """The parameters by which a stage is measured, with all memory for it."""
-        release_memory()
         parameters = on_this_machine(self.parameters, stage, batch_size or 1)
+        rate = self.rate(parameters, stage) if batch_size is None else None  # which may have to be measured first
+        release_memory()
         if batch_size is None:
-            rate = self.rate(parameters, stage)
             fitting = images_of_a_step(self.parameters, stage, rate, self.seconds * SLOWEST_STEP)
             parameters = on_this_machine(self.parameters, stage, self.batch_size or fitting)
         return parameters
@@ -88,18 +88,23 @@ def _compiled(bench: Bench) -> Iterator[Row]:
         if getattr(parameters.execution, stage).compile:
             yield not_measured("the recipe's step is compiled here: see the step", stage=stage)
         else:
-            with fresh_cache():  # which stays where an error goes through it
-                compiled = with_execution(parameters, stage, compile=True)
-                try:
-                    yield from _step_of(bench, compiled, stage)
-                    # The stage's next process, which finds it in the cache.
-                    yield measure_start(compiled, stage)
-                except UserError as reason:
-                    yield not_measured(str(reason), stage=stage)
+            yield from _step_of(bench, with_execution(parameters, stage, compile=True), stage)
 
 
 def _step_of(bench: Bench, parameters: Parameters, stage: Stage) -> Iterator[Row]:
-    """Alone, then with each side's loader; what is compiled for the first lies in torch's cache for the second."""
+    """Alone, then with each side's loader; what is compiled for the first lies in torch's cache for the second, and for
+    the stage's next process, whose start is measured then."""
+    compiled = getattr(parameters.execution, stage).compile
+    with fresh_cache() if compiled else nullcontext():  # the cache stays where an error goes through it
+        try:
+            yield from _timed(bench, parameters, stage)
+            if compiled:
+                yield measure_start(parameters, stage)
+        except (UserError, torch.OutOfMemoryError) as reason:
+            yield not_measured(str(reason).partition("\n")[0], stage=stage)
+
+
+def _timed(bench: Bench, parameters: Parameters, stage: Stage) -> Iterator[Row]:
     rate, batch = bench.rate(parameters, stage), getattr(parameters, stage).batch_size
     workload = on_noise(parameters, stage, SAMPLES * batch)
     yield {"device": device().type, "loader": False} | measure_step(workload, None, rate, bench.seconds)

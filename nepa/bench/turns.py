@@ -1,6 +1,7 @@
 """Two things timed in turn, and their ratio with its spread."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import quantiles
 from typing import NamedTuple, Self
@@ -41,8 +42,12 @@ def wall_clock() -> float:
 
 
 def _children_s_time() -> float:
-    children = (child.cpu_times() for child in psutil.Process().children(recursive=True))
-    return sum(used.user + used.system for used in children)
+    seconds = 0.0
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            used = child.cpu_times()
+            seconds += used.user + used.system
+    return seconds
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from nepa.data.datasets import ArrayDataset
 from nepa.data.stream import Drawn, Stream
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Optimization, Segment, Stage, TrainingExecution
-from nepa.plan.cost import BYTES_PER_PARAMETER, one_pass
+from nepa.plan.cost import BYTES_PER_ACTIVATION, BYTES_PER_PARAMETER, Pass, one_pass
 from nepa.plan.tasks import build_task, scene_classes
 from nepa.training.engine import Training, build_dataloader, prepare_process, run_training
 from nepa.training.task import Task
@@ -159,6 +159,14 @@ def on_noise(parameters: Parameters, stage: Stage, count: int) -> Workload:
     return Workload(with_execution(parameters, stage, workers=workers), stage, noise(parameters, stage, count))
 
 
+def bytes_kept(parameters: Parameters, stage: Stage, one: Pass) -> float:
+    """Activations of one image that wait for the backward pass."""
+    model, side = parameters.model, parameters.segment.crop if stage == "segment" else parameters.data.image_size
+    # `one` keeps the matrix of attention, which fused kernels do not.
+    attention = model.depth * model.heads * ((-(-side // model.patch_size)) ** 2 + 1) ** 2
+    return BYTES_PER_ACTIVATION[getattr(parameters, stage).precision] * (one.saved - attention)
+
+
 def images_of_a_step(parameters: Parameters, stage: Stage, rate: float, seconds: float) -> int:
     """One device's share of the recipe's batch, or as much of it as fits: an even number.
 
@@ -171,6 +179,6 @@ def images_of_a_step(parameters: Parameters, stage: Stage, rate: float, seconds:
     one = one_pass(parameters, stage)
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
     # Both sides' weights, gradients, optimizers and averages; half of what is left is for what is not counted here.
-    fitting = (free - 2 * BYTES_PER_PARAMETER * one.parameters) / 2 / (4 * one.saved)
+    fitting = (free - 2 * BYTES_PER_PARAMETER * one.parameters) / 2 / bytes_kept(parameters, stage, one)
     quick = seconds * rate / 2 / one.flops
     return max(2, 2 * (int(min(share, fitting, quick)) // 2))

@@ -2,16 +2,15 @@
 
 import logging
 import os
+from importlib import import_module
 from pathlib import Path
 
-from nepa.bench.growth_figure import draw_growth
 from nepa.bench.measurements import MEASUREMENTS, Bench
 from nepa.bench.results import describe, results_folder
 from nepa.files import write_json
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Stage
 from nepa.runs.provenance import circumstances
-from nepa.stages import finetune, pretrain, segment  # noqa: F401 - what is measured is of the code whose checksum is kept
 
 log = logging.getLogger("nepa.bench")
 
@@ -38,17 +37,23 @@ def run(
         output: folder; default one below results/bench with the machine's and the recipe's name.
         command: that asked for it.
     """
+    for stage in stages:  # what is measured is of the code whose checksum is kept
+        import_module(f"nepa.stages.{stage}")
     bench = Bench(parameters, tuple(stages), batch_size, seconds, images)
+    threads = bench.of_stage("pretrain", 1).threads
     for name in what:
         log.info(f"bench: {name} of {parameters.recipe} ...")
-        load = os.getloadavg()[0]
-        rows = list(MEASUREMENTS[name](bench))
-        facts = circumstances(bench.of_stage("pretrain", 1).threads)
-        machine = {"cores": len(os.sched_getaffinity(0)), "load_before": load}
-        folder = output or results_folder(facts["hardware"], parameters.recipe)
-        content = {"what": name, "recipe": parameters.recipe, "command": command} | facts | machine | {"rows": rows}
-        write_json(folder / f"{name}.json", content)
+        machine = {"cores": len(os.sched_getaffinity(0)), "load_before": os.getloadavg()[0]}
+        rows = []
+        for row in MEASUREMENTS[name](bench):
+            rows.append(row)  # and written at once, since the next may fail after long
+            facts = circumstances(threads)
+            folder = output or results_folder(facts["hardware"], parameters.recipe)
+            content = {"what": name, "recipe": parameters.recipe, "command": command} | facts | machine | {"rows": rows}
+            write_json(folder / f"{name}.json", content)
         print(describe(f"{name}, {parameters.recipe}", rows), end="\n\n", flush=True)
         if name == "growth":
+            from nepa.bench.growth_figure import draw_growth  # with the report's style, which imports DVC
+
             draw_growth(rows, f"One pretraining step, {facts['hardware']}, threads: {facts['threads']}", folder)
         log.info(f"bench: written to {folder}")

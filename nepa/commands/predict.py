@@ -83,4 +83,5 @@ def _segmentor(checkpoint: Checkpoint, folder: Path) -> Callable[[Path], dict[st
 def _text(path: Path, found: dict[str, Any]) -> str:
     title = f"{path} -> {found['overlay']}" if "overlay" in found else str(path)
     rows = [f"{row.get('probability', row.get('share')):8.1%}  {row['name']}" for row in found["classes"]]
-    return "\n".join([title, *rows])
+    # A name that is no UTF-8 could not be printed, and the images after it would be left out.
+    return "\n".join([title, *rows]).encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -43,6 +43,8 @@ def describe_reference(config: dict[str, Any], classes: int) -> Description:
     width, hidden = config["hidden_size"], config["intermediate_size"]
     layer_scale = config.get("layerscale_value", SIZES["layerscale_value"])
     names = config.get("id2label") if classes else None
+    if names is not None and not isinstance(names, dict):
+        raise UserError(f"config.json: id2label holds {type(names).__name__}, expected an object; fetch it again")
     try:
         return Description(
             model=Model(

@@ -31,7 +31,8 @@ def write_overlay(
     axes.imshow(blended.round().astype(np.uint8), interpolation="nearest")
     axes.set_axis_off()
     axes.set_anchor("W")
-    handles = [Patch(color=np.array(colours[c]) / 255, label=f"{names[c]} {share:.1%}") for c, share in present.items()]
+    labelled = {c: f"{names[c]} {share:.1%}".replace("$", r"\$") for c, share in present.items()}  # no formula
+    handles = [Patch(color=np.array(colours[c]) / 255, label=label) for c, label in labelled.items()]
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=12)
     with write_atomically(path) as beside:
         figure.savefig(beside, format="png", dpi=100)

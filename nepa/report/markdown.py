@@ -56,7 +56,10 @@ def interval(difference: Difference | None, seeds: int = 0) -> str:
     if difference.n < 2:
         return f"{difference.mean:+.1f} (n = 1)"
     fewer = f" (n = {difference.n})" if difference.n < seeds else ""
-    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]{fewer}"
+    # An interval that excludes 0 must not look as if it touched it.
+    nearest = min(abs(difference.low), abs(difference.high))
+    digits = 2 if difference.low * difference.high > 0 and nearest < 0.05 else 1
+    return f"{difference.mean:+.1f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]{fewer}"
 
 
 def paper_figure(figure: float | str | None) -> str:

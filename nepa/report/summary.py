@@ -109,8 +109,8 @@ def gain(runs: list[Run]) -> str:
     if not found:
         return ""
     return (
-        f"What pretraining is worth over random weights here: {joined(found)}. Leaving a part of it out can cost no "
-        "more than about that, unless it does harm."
+        f"What pretraining is worth over random weights here: {joined(found)}. A part of it that costs more than that "
+        "when left out leaves weights that are worse than random ones."
     )
 
 

@@ -145,6 +145,9 @@ def test_what_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     assert "config.json holds list, expected an object" in refused(source, target, "timm", capsys)
     (source / "config.json").unlink()
     assert "config.json not found" in refused(source, target, "timm", capsys)
+    weights.unlink()
+    weights.mkdir()
+    assert "model.safetensors cannot be read" in refused(source, target, "timm", capsys)
 
 
 def test_what_cannot_be_written(project: Path, capsys: pytest.CaptureFixture) -> None:

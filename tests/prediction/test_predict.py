@@ -1,6 +1,7 @@
 """`nepa predict`: what the evaluation saw, from any checkpoint, without params.yaml; a bad image stops no other."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from nepa.model.backbone import build_backbone
 from nepa.model.description import Description, describe
 from nepa.model.weights import write_weights
 from nepa.parameters import load_parameters
+from nepa.prediction.overlay import write_overlay
 
 SCENES = Path("data/smallest/scenes/images/validation")
 
@@ -127,6 +129,21 @@ def test_what_a_reader_sees(checkpoints: dict[str, Path], capsys: pytest.Capture
     assert float(lines[1].split()[0].rstrip("%")) >= float(lines[2].split()[0].rstrip("%"))
     assert main(["predict", "image.png", "--checkpoint", str(checkpoints["segmentor"])]) == 0
     assert capsys.readouterr().out.startswith("image.png -> predictions/image.overlay.png\n")
+
+
+def test_a_name_that_is_no_text_stops_no_other(checkpoints: dict[str, Path]) -> None:
+    names = [os.fsdecode(b"caf\xe9.png"), "good.png"]
+    for name in names:
+        Image.linear_gradient("L").save(name)
+    command = [sys.executable, "-m", "nepa.command_line", "predict", *names]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([*command, "--checkpoint", checkpoints["classifier"]], env=strict, capture_output=True)
+    assert done.returncode == 0 and b"caf\\xe9.png\n" in done.stdout and b"\ngood.png\n" in done.stdout
+
+
+def test_a_class_s_name_is_no_formula(tmp_path: Path) -> None:
+    write_overlay(Image.new("L", (8, 8)), np.zeros((8, 8), int), ["$\\frac$"], [[1, 2, 3]], tmp_path / "overlay.png")
+    assert Image.open(tmp_path / "overlay.png").width > 8
 
 
 def test_a_bad_image_stops_no_other(

@@ -29,7 +29,7 @@ from nepa.data.shards import ShardedImages
 from nepa.errors import UserError
 from nepa.parameters.recipes import recipe_parameters
 from nepa.parameters.schema import ImageFolder
-from nepa.preparation import image_folder
+from nepa.preparation import image_folder, shards
 from nepa.preparation.image_folder import RawImage, find_images
 from nepa.preparation.shards import Job, _write_shard, prepare_shards, stored_bytes
 from nepa.stages import prepare_images
@@ -162,6 +162,53 @@ def test_every_image_once_with_its_label(tmp_path: Path, source: Source, monkeyp
     assert set(manifest["sha256"]) == shards and len(shards) == 3 + 2 + 2
     with tarfile.open(folder / "training/00000.tar") as shard:
         assert len(shard.getmembers()) == 5
+
+
+def test_a_source_in_another_place_or_packed_gives_the_same_files(tmp_path: Path) -> None:
+    """Nothing that was trained on them is out of date then, also where some can't be read, which are named."""
+    (tmp_path / "moved").mkdir()
+    raw = as_folder(tmp_path / "raw")
+    broken = raw / "train/n01/image_00.JPEG"
+    broken.write_bytes(broken.read_bytes()[:100])
+    contents = {path.relative_to(raw).as_posix(): path.read_bytes() for path in raw.rglob("*.JPEG")}
+    written = []
+    for place, source in (
+        ("first", raw),
+        ("moved", Path(shutil.copytree(raw, tmp_path / "moved/other"))),
+        ("packed", write_tar(tmp_path / "all.tar", {f"anything/{name}": c for name, c in contents.items()})),
+    ):
+        folder = prepare(tmp_path / place, source, settings(unreadable_allowed=1))
+        written.append({p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.*")})
+    assert b"train/n01/image_00.JPEG" in written[0][Path("manifest.json")]
+    assert written[0] == written[1] == written[2]
+
+
+def test_class_folders_may_be_links_and_hidden_files_are_no_images(tmp_path: Path) -> None:
+    raw, subset = as_folder(tmp_path / "raw"), tmp_path / "subset"
+    for folder in raw.glob("*/*"):
+        (folder / "._image_00.JPEG").write_bytes(b"what macOS adds")
+        (subset / folder.parent.name).mkdir(parents=True, exist_ok=True)
+        (subset / folder.parent.name / folder.name).symlink_to(folder)
+    assert {split: len(images) for split, images in find_images(subset).items()} == {"training": 12, "validation": 6}
+    packed = files() | {f"{name.replace('image', '._image')}": b"the same" for name in files()}
+    assert len(find_images(write_tar(tmp_path / "all.tar", packed))["training"]) == 12
+
+
+def test_a_link_in_an_archive_is_no_lost_image(tmp_path: Path) -> None:
+    raw = as_folder(tmp_path / "raw")
+    os.link(raw / "train/n01/image_00.JPEG", raw / "train/n01/image_99.JPEG")
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        archive.add(raw, "raw")
+    with pytest.raises(UserError, match="JPEG is a link; pack the file itself"):
+        find_images(tmp_path / "all.tar")
+
+
+def test_a_class_that_no_checkpoint_could_name_is_refused(tmp_path: Path) -> None:
+    raw = as_folder(tmp_path / "raw")
+    for split in ("train", "val"):
+        (raw / split / "n03").rename(raw / split / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(UserError, match=r"has a class 'caf\\udce9', which is no UTF-8 text; rename it"):
+        prepare(tmp_path, raw, settings())
 
 
 @pytest.mark.slow
@@ -321,6 +368,14 @@ def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
     prepare(tmp_path, archive, settings(training_images=14))
     assert {p for p in tmp_path.parent.rglob("*") if tmp_path not in p.parents and p != tmp_path} == before
     assert not list(tmp_path.rglob("escaped*")) and not Path("/train").exists()
+
+
+def test_a_worker_that_is_killed_ends_it_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "_end_with", os._exit)  # each dies as it begins
+    with pytest.raises(UserError, match="raw was killed, as for want of memory; the same command goes on"):
+        prepare(tmp_path, as_folder(tmp_path / "raw"), settings())
+    monkeypatch.undo()
+    assert len(colours(prepare(tmp_path, tmp_path / "raw", settings()), "validation")) == 6
 
 
 @pytest.mark.slow

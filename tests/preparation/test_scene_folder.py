@@ -76,6 +76,28 @@ def test_every_scene_byte_for_byte(tmp_path: Path, source: Source) -> None:
     assert found == {name: content for name, content in files().items() if "/" in name}
 
 
+def test_folders_may_be_links(tmp_path: Path) -> None:
+    raw = as_folder(tmp_path, files())
+    (tmp_path / "linked").mkdir()
+    for path in raw.iterdir():
+        (tmp_path / "linked" / path.name).symlink_to(path)
+    write(tmp_path / "linked", tmp_path / "scenes")
+    assert len(list((tmp_path / "scenes/images").rglob("*.jpg"))) == 5
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_a_name(tmp_path: Path) -> None:
+    contents = files() | {"classes.txt": "tree\nsky\n".encode("utf-8-sig")}
+    assert write(as_zip(tmp_path, contents), tmp_path / "scenes").names == ("tree", "sky")
+
+
+def test_an_orientation_that_mmsegmentation_does_not_read_turns_nothing(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    note = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6"/></x:xmpmeta>'
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(file, "JPEG", xmp=note)
+    assert Image.open(file).getexif()[ExifTags.Base.Orientation] == 6
+    write(as_zip(tmp_path, files() | {"images/training/scene_1.jpg": file.getvalue()}), tmp_path / "scenes")
+
+
 def test_classes_of_ade20k(tmp_path: Path) -> None:
     contents = files()
     del contents["classes.txt"]
@@ -154,6 +176,16 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     damaged.write_bytes(damaged.read_bytes().replace(content, content[:-9] + b"x" + content[-8:], 1))
     with pytest.raises(UserError, match=r"scene_0 cannot be read \(Bad CRC-32"):
         write(damaged, tmp_path / "damaged")
+    contents = files() | {"classes.txt": bytes(range(65, 91)) * 9}  # deflated, of which the stream itself breaks
+    with zipfile.ZipFile(tmp_path / "deflated.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, each in contents.items():
+            archive.writestr(name, each)
+        start = archive.getinfo("classes.txt").header_offset + 30 + len("classes.txt")
+    broken = bytearray((tmp_path / "deflated.zip").read_bytes())
+    broken[start : start + 16] = b"\xff" * 16
+    (tmp_path / "deflated.zip").write_bytes(broken)
+    with pytest.raises(UserError, match=r"classes.txt cannot be read \(Error -3"):
+        find_scenes(tmp_path / "deflated.zip")
     truncated = as_tar(tmp_path, files())
     truncated.write_bytes(truncated.read_bytes()[:3000])
     with pytest.raises(UserError, match="raw.tar is no complete zip or tar file"):

@@ -120,6 +120,21 @@ def test_the_dataset_is_ade20k_s(project: Path) -> None:
     assert len(whole) == 1 and whole[0].shape == (1, 32, 32)
 
 
+@pytest.mark.parametrize(("split", "kind"), [("training", "images"), ("validation", "annotations")])
+def test_scenes_that_are_not_the_prepared_ones_are_refused(project: Path, split: str, kind: str) -> None:
+    """MMSegmentation takes what lies in the folder for all there is, and the result would have the whole's checksum."""
+    parameters, folder = load_parameters(), Path(f"data/smallest/scenes/{kind}/{split}")
+    lost = min(folder.iterdir())
+    content = lost.read_bytes()
+    lost.unlink()
+    with pytest.raises(UserError, match=f"{lost} is missing; `dvc checkout` or `dvc pull` the scenes"):
+        scenes_dataset(parameters, split)
+    lost.write_bytes(content)
+    (folder / ".DS_Store").touch()
+    with pytest.raises(UserError, match="DS_Store is not of the prepared scenes"):
+        scenes_dataset(parameters, split)
+
+
 def test_multi_scale_test(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions of every scale and flip come back at the annotation's size, and their average is what counts."""
     from nepa.segmentation.evaluation import evaluate

@@ -39,7 +39,9 @@ def _draw_panel(panel: Axes, values_of: dict[str, list[float]]) -> None:
     for row, (variant, values) in enumerate(values_of.items()):
         if values:
             colour = line_of(variant)["color"]
-            panel.plot(values, [row] * len(values), "o", color=colour, alpha=0.55, markersize=6, markeredgewidth=0)
+            # Equal ones would hide each other.
+            beside = [row + 0.16 * values[:number].count(value) for number, value in enumerate(values)]
+            panel.plot(values, beside, "o", color=colour, alpha=0.55, markersize=6, markeredgewidth=0)
             panel.plot(mean(values), row, "|", color="black", markersize=14, markeredgewidth=1.6)
     panel.set_yticks(range(len(values_of)), values_of)
     panel.set_ylim(len(values_of) - 0.5, -0.5)
