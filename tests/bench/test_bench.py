@@ -1,6 +1,9 @@
 """`nepa bench`: its table, its files, and what it says of that which it could not measure."""
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -9,12 +12,15 @@ import torch
 import yaml
 from conftest import needs_compiler
 
-from nepa.bench import matrix, start
+from nepa.bench import matrix, measurements, start
 from nepa.bench.growth import HEAD, SWEEPS
 from nepa.bench.growth_figure import draw_growth, slope
 from nepa.bench.measurements import MEASUREMENTS, Bench
 from nepa.bench.results import results_folder
+from nepa.bench.rows import Row
+from nepa.bench.workload import Workload
 from nepa.command_line import MEASURED, main
+from nepa.errors import UserError
 from nepa.parameters import load_parameters
 
 CIRCUMSTANCES = {"what", "recipe", "command", "hardware", "versions", "threads", "cores", "load_before", "finished"}
@@ -51,6 +57,45 @@ def test_a_file_says_what_was_measured_where(project: Path, tmp_path: Path, caps
     assert row == {"not_measured": "the recipe's images lie in memory"}
     table = capsys.readouterr().out
     assert "| matrix, smallest" in table and "| not measured" in table
+
+
+def test_what_was_measured_before_a_failure_is_kept(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(bench: Bench) -> Iterator[Row]:
+        yield {"measured": 1}
+        raise UserError("no more")
+
+    monkeypatch.setitem(MEASUREMENTS, "matrix", stopped)
+    assert main(["bench", "--what", "matrix", "--output", str(tmp_path / "out")]) == 2
+    assert content(tmp_path / "out", "matrix")["rows"] == [{"measured": 1}]
+
+
+@without_a_gpu
+def test_a_stage_that_does_not_fit_leaves_the_others_their_rows(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(workload: Workload, *_: object) -> Row:
+        if workload.stage == "pretrain":
+            raise torch.OutOfMemoryError("out of memory\nand how much")
+        return {"measured": 1}
+
+    monkeypatch.setattr(measurements, "measure_step", step)
+    bench(tmp_path / "out", "--what", "step", "--stages", "pretrain", "finetune", "--batch-size", "4")
+    rows = content(tmp_path / "out", "step")["rows"]
+    assert rows[0] == {"stage": "pretrain", "not_measured": "out of memory"} and rows[1]["measured"] == 1
+
+
+def test_pretraining_is_measured_without_what_it_does_not_need(project: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('dvc', 'mmseg', 'mmcv', 'snakemake'));"
+        "from nepa.bench import matrix; matrix.SIZES = {'cpu': (128,), 'cuda': (128,)};"
+        "from nepa.command_line import main; sys.exit(main(sys.argv[1:]))"
+    )
+    options = ["--what", "matrix", "step", "--stages", "pretrain", "--batch-size", "4", "--seconds", "0.1"]
+    command = [sys.executable, "-c", code, "bench", *options, "--output", tmp_path / "out"]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert content(tmp_path / "out", "step")["rows"][0]["ratio"]["value"] > 0
 
 
 def test_no_larger_matrix_after_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
