@@ -52,7 +52,9 @@ class Bench:
     @cached_property
     def rates(self) -> list[Row]:
         """Of matrix products, by precision."""
-        return matrix_rates(self.of_stage("pretrain", 1).threads)
+        rates = matrix_rates(self.of_stage("pretrain", 1).threads)
+        release_memory()
+        return rates
 
     def rate(self, parameters: Parameters, stage: Stage) -> float:
         """Of matrix products at a stage's precision, FLOP/s."""
@@ -61,10 +63,10 @@ class Bench:
 
     def of_stage(self, stage: Stage, batch_size: int | None = None) -> Parameters:
         """The parameters by which a stage is measured, with all memory for it."""
-        parameters = on_this_machine(self.parameters, stage, batch_size or 1)
-        rate = self.rate(parameters, stage) if batch_size is None else None  # which may have to be measured first
         release_memory()
+        parameters = on_this_machine(self.parameters, stage, batch_size or 1)
         if batch_size is None:
+            rate = self.rate(parameters, stage)
             fitting = images_of_a_step(self.parameters, stage, rate, self.seconds * SLOWEST_STEP)
             parameters = on_this_machine(self.parameters, stage, self.batch_size or fitting)
         return parameters

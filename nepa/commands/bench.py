@@ -2,11 +2,11 @@
 
 import logging
 import os
-from importlib import import_module
 from pathlib import Path
 
 from nepa.bench.measurements import MEASUREMENTS, Bench
 from nepa.bench.results import describe, results_folder
+from nepa.command_line import import_command
 from nepa.files import write_json
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Stage
@@ -38,7 +38,7 @@ def run(
         command: that asked for it.
     """
     for stage in stages:  # what is measured is of the code whose checksum is kept
-        import_module(f"nepa.stages.{stage}")
+        import_command(f"stages.{stage}")
     bench = Bench(parameters, tuple(stages), batch_size, seconds, images)
     threads = bench.of_stage("pretrain", 1).threads
     for name in what:

@@ -85,7 +85,7 @@ def _prepare(data: ImageFolder, source: Path, work: Path, target: Path, processe
             raise UserError(f"{source} holds {len(images)} {split} images; data.{split}_images is {expected}")
     classes = sorted({image.label for images in found.values() for image in images})
     for name in classes:
-        if not name.isprintable():
+        if name != name.encode(errors="ignore").decode():
             raise UserError(f"{source} has a class {name!r}, which is no UTF-8 text; rename it")
     if len(classes) != data.classes:
         raise UserError(f"{source} holds {len(classes)} classes; data.classes is {data.classes}")

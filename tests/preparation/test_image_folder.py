@@ -209,6 +209,10 @@ def test_a_class_that_no_checkpoint_could_name_is_refused(tmp_path: Path) -> Non
         (raw / split / "n03").rename(raw / split / os.fsdecode(b"caf\xe9"))
     with pytest.raises(UserError, match=r"has a class 'caf\\udce9', which is no UTF-8 text; rename it"):
         prepare(tmp_path, raw, settings())
+    for split in ("train", "val"):  # a space that is not the usual one is text
+        (raw / split / os.fsdecode(b"caf\xe9")).rename(raw / split / "n03\u00a0b")
+    manifest = json.loads((prepare(tmp_path, raw, settings()) / "manifest.json").read_text())
+    assert manifest["classes"] == ["n01", "n02", "n03\u00a0b"]
 
 
 @pytest.mark.slow
