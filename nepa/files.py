@@ -34,7 +34,13 @@ def write_atomically(path: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())  # else a power cut could leave the name without the content
         if path.is_dir():
             path.rename(before)
-        beside.rename(path)
+            try:
+                beside.rename(path)
+            except OSError:
+                before.rename(path)
+                raise
+        else:
+            beside.rename(path)
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else error.__context__  # torch.save's own error hides it
         if not isinstance(cause, OSError):

@@ -100,6 +100,14 @@ def test_a_folder_replaces_the_one_before(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "images").iterdir()] == ["second"]
 
 
+def test_a_folder_that_cannot_be_renamed_leaves_the_one_before(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/first").touch()
+    with pytest.raises(FileNotFoundError), write_atomically(tmp_path / "images"):
+        pass  # writes nothing
+    assert [path.name for path in tmp_path.rglob("*")] == ["images", "first"]
+
+
 def test_equal_results_are_equal_files(tmp_path: Path) -> None:
     write_json(tmp_path / "a", {"x": 1, "y": 2})
     write_json(tmp_path / "b", {"y": 2, "x": 1})

@@ -18,7 +18,7 @@ from nepa.data.datasets import ArrayDataset
 from nepa.data.stream import Drawn, Stream
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Optimization, Segment, Stage, TrainingExecution
-from nepa.plan.cost import BYTES_PER_ACTIVATION, BYTES_PER_PARAMETER, Pass, one_pass
+from nepa.plan.cost import BYTES_PER_PARAMETER, bytes_kept, one_pass
 from nepa.plan.tasks import build_task, scene_classes
 from nepa.training.engine import Training, build_dataloader, prepare_process, run_training
 from nepa.training.task import Task
@@ -157,14 +157,6 @@ def on_noise(parameters: Parameters, stage: Stage, count: int) -> Workload:
     # A GPU would wait while they are put into batches; beside a CPU a worker would take a core from the step.
     workers = int(torch.cuda.is_available())
     return Workload(with_execution(parameters, stage, workers=workers), stage, noise(parameters, stage, count))
-
-
-def bytes_kept(parameters: Parameters, stage: Stage, one: Pass) -> float:
-    """Activations of one image that wait for the backward pass."""
-    model, side = parameters.model, parameters.segment.crop if stage == "segment" else parameters.data.image_size
-    # `one` keeps the matrix of attention, which fused kernels do not.
-    attention = model.depth * model.heads * ((-(-side // model.patch_size)) ** 2 + 1) ** 2
-    return BYTES_PER_ACTIVATION[getattr(parameters, stage).precision] * (one.saved - attention)
 
 
 def images_of_a_step(parameters: Parameters, stage: Stage, rate: float, seconds: float) -> int:

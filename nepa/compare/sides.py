@@ -50,6 +50,8 @@ def read_side(name: str) -> Side:
         beside = folder.resolve().parent / "params.yaml" if folder.resolve().name == "results" else None
         return _read(name, LocalFileSystem(), beside, folder)
     try:
+        if ":" in name:
+            raise SCMError("a file or folder in a revision")  # DVC takes git's object for a commit
         Repo.find_root()
         files = DVCFileSystem(rev=name)
         files.info("/")  # looks the revision up

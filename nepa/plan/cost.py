@@ -108,6 +108,17 @@ def one_pass(parameters: Parameters, stage: Stage) -> Pass:
         return measure_pass(model, lambda: model.loss(pixels, *truth), images)
 
 
+def bytes_kept(parameters: Parameters, stage: Stage, one: Pass) -> float:
+    """Activations of one image that wait for the backward pass, with fused attention.
+
+    Args:
+        one: as `one_pass` counts it, with the matrix of attention, which fused kernels do not keep.
+    """
+    model, side = parameters.model, parameters.segment.crop if stage == "segment" else parameters.data.image_size
+    attention = model.depth * model.heads * ((-(-side // model.patch_size)) ** 2 + 1) ** 2
+    return BYTES_PER_ACTIVATION[getattr(parameters, stage).precision] * (one.saved - attention)
+
+
 def plan(parameters: Parameters, gpus: int) -> list[StageCost]:
     """Cost of every variant and seed; those of the main line that take equally many steps of equal cost share a row."""
     rows: dict[tuple[Any, ...], StageCost] = {}
@@ -182,5 +193,5 @@ def _cost(parameters: Parameters, stage: Stage, runs: int, gpus: int) -> StageCo
     if execution.images_per_pass is not None:
         at_once = min(at_once, execution.images_per_pass)
     held = one.parameters * BYTES_PER_PARAMETER / (gpus if execution.shard else 1)
-    memory = held + one.saved * BYTES_PER_ACTIVATION[settings.precision] * at_once
+    memory = held + bytes_kept(parameters, stage, one) * at_once
     return StageCost(stage, runs, steps, steps * settings.batch_size, one, memory, 4.0 * one.parameters)

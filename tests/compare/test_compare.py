@@ -156,12 +156,14 @@ def test_revisions_experiments_and_what_lies_here(repository: Path, capsys: pyte
     assert "Metrics: 3 equal, 0 changed." in shown(capsys, "tried", ".")
 
 
-@pytest.mark.parametrize("place", ["repository", "states"])
-def test_unknown_names(place: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("place", "name"), [("repository", "nope"), ("repository", "HEAD:results"), ("states", "nope")]
+)
+def test_unknown_names(place: str, name: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture) -> None:
     request.getfixturevalue(place)
-    assert main(["compare", "nope", "."]) == 2
+    assert main(["compare", name, "."]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("nepa: error: compare: 'nope' is no folder of results, and no git revision or experiment")
+    assert error.startswith(f"nepa: error: compare: '{name}' is no folder of results, and no git revision or")
     assert error.count("\n") == 1
 
 

@@ -104,6 +104,13 @@ def test_variants_that_lie_far_off_do_not_press_the_others_together(project: Pat
     assert [label.get_text() for label in far.get_yticklabels()] == ["no_stop_gradient"]
 
 
+def test_a_class_s_name_is_no_formula(project: Path) -> None:
+    for stage in ("finetune", "segment"):
+        folder = write_run(stage, "full", 0, confusion=[[3, 1], [0, 2]], class_names=["$\\frac$", "a $ b $"])
+        np.savez(folder / "samples.npz", **segmentation_samples(9, 12, 3, 2) | {"names": ["$\\frac$", "a $ b $"]})
+    assert {"confusion", "segmentations"} <= set(draw_figures(found(), Path("figures"), []))
+
+
 def test_the_confusion_matrix_is_in_percent_over_all_seeds(project: Path) -> None:
     for seed, confusion in enumerate(([[3, 1], [0, 0]], [[3, 1], [2, 2]])):
         write_run("finetune", "full", seed, confusion=confusion, class_names=["cat", "dog"])
