@@ -30,6 +30,8 @@ REMEDIES = {
     errno.ENOTDIR: "move away the file that stands where a folder should be",
     errno.EEXIST: "move away the file that stands where a folder should be",
     errno.EISDIR: "move away the folder that stands where a file should be",
+    errno.ENOLCK: "work on a disk that is mounted with file locks",
+    errno.EOPNOTSUPP: "work on a disk that is mounted with file locks",
 }
 Command = Callable[[argparse.Namespace], int | None]  # its exit status; None where that is 0
 # What DVC keeps: only there does a missing file have a remedy.
@@ -265,6 +267,8 @@ def _train(options: argparse.Namespace) -> int:
         # Before an import asks torch whether there are GPUs: it remembers the answer.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     module = import_command(f"stages.{stage}")
+    from torch import OutOfMemoryError
+
     from nepa.runs.paths import RunPaths
     from nepa.training.interruption import EXIT_CODE, Stopped, only_process
     from nepa.training.launch import launch
@@ -280,8 +284,15 @@ def _train(options: argparse.Namespace) -> int:
         with only_process(scratch) if first_process() else nullcontext():
             module.run(parameters, variant, seed)
     except Stopped as stopped:
-        print(f"nepa: {stopped}", file=sys.stderr)
+        if first_process():
+            print(f"nepa: {stopped}", file=sys.stderr)
         code = EXIT_CODE
+    except OutOfMemoryError as error:
+        passes = "" if stage == "segment" else "fewer images_per_pass, "  # batch norm sees a whole batch
+        raise UserError(
+            f"{stage}: {str(error).split('. ')[0]}; give execution's {stage} {passes}recompute_activations, shard, or "
+            "more GPUs"
+        ) from None
     leave_processes()
     return code
 

@@ -1,5 +1,6 @@
 """The `nepa` command: quick help, exit status 2 with one line for what the user can mend, no half-written output."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Write
 from torch.utils.data import DataLoader, Dataset
 
@@ -103,6 +105,41 @@ def test_a_full_disk(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert main(["pretrain"]) == 2
     assert "No space left on device; free some space and run the stage again" in capsys.readouterr().err
     assert not (project / "checkpoints").exists() and not (project / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has ..."),
+            "pretrain: CUDA out of memory; give execution's pretrain fewer images_per_pass, recompute_activations, ",
+        ),
+        (OSError(errno.ENOLCK, "No locks available", "lock"), "lock: No locks available; work on a disk that is"),
+    ],
+)
+def test_what_the_machine_lacks_is_told_in_a_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, error: Exception, expected: str
+) -> None:
+    from nepa.stages import pretrain
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pretrain, "run", fails)
+    assert main(["pretrain"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"nepa: error: {expected}") and shown.count("\n") == 1
+
+
+def test_a_disk_without_locks_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    assert main(["pretrain"]) == 2
+    assert "runs/smallest/pretrain/full/seed-0/lock: No locks available; work on" in capsys.readouterr().err
 
 
 class Lost(Dataset):

@@ -54,8 +54,9 @@ def how_to_call(description: Description, form: str) -> str:
         return text + f"Output: logits `(B, {description.classes})`. " + _attention(description, form)
     if description.kind == "segmentor":
         return text + f"Output: logits `(B, {description.classes}, H, W)`."
+    output = "Output of `model.forward_features`" if form == "timm" else "Output"  # the model's own call pools
     return text + (
-        f"Output: features `(B, 1 + {(side // description.model.patch_size) ** 2}, {description.model.width})`, BOS "
+        f"{output}: features `(B, 1 + {(side // description.model.patch_size) ** 2}, {description.model.width})`, BOS "
         "first. Pretraining attends causally or not, as its settings say; here attention is bidirectional, as the "
         "paper fine-tunes it."
     )

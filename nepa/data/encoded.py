@@ -28,7 +28,8 @@ class EncodedImages(ShardedImages):
     def __getitem__(self, index: int) -> dict[str, Tensor | int]:
         position = self.chosen[index]
         content = self.content(position)
-        height, width = simplejpeg.decode_jpeg_header(content, strict=False)[:2]
+        with self.decoding(position):
+            height, width = simplejpeg.decode_jpeg_header(content, strict=False)[:2]
         return {
             "encoded": torch.frombuffer(bytearray(content), dtype=torch.uint8),
             "crops": torch.tensor(draw_crop(torch.empty(height, width, device="meta"), self.augmentation)),

@@ -90,7 +90,8 @@ def class_logits(classifier: Eva, images: Tensor, attention: str, pool: str) -> 
     """Logits (B, classes) of images (B, C, H, W), with the attention and the pooling that `finetune` knows."""
     tokens = classifier.forward_features(images, is_causal=attention == "causal")
     # timm's head takes the mean over all tokens but the first, BOS.
-    return classifier.forward_head(tokens[:, [0, -1]] if pool == "last_token" else tokens)
+    # A slice of the first and the last one: indices would be copied to a GPU, which waits for them.
+    return classifier.forward_head(tokens[:, :: tokens.shape[1] - 1] if pool == "last_token" else tokens)
 
 
 def load_backbone(backbone: Eva, path: Path, parameters: Parameters, again: str) -> Description:

@@ -1,22 +1,28 @@
 """What the stages wrote below results/runs, as tables."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
+from nepa.errors import UserError
 from nepa.files import read_json
 from nepa.parameters import Parameters
 from nepa.parameters.declared import declared_runs
 from nepa.runs.outcome import Outcome
 from nepa.runs.paths import RESULTS, RUN_FOLDERS, RunName, RunPaths
 
+AGAIN = {"absent": "run its stage again: `dvc repro`", "damaged": "delete it and run `dvc repro`"}
+
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one stage, as it stands in its folder."""
+    """One run of one stage, as it stands in its folder; what of it cannot be read ends in a UserError that names it."""
 
     recipe: str
     stage: str
@@ -38,12 +44,15 @@ class Run:
 
     def samples(self) -> dict[str, np.ndarray]:
         """What it kept for the pictures."""
-        with np.load(self.folder / "samples.npz") as file:
+        path = self.folder / "samples.npz"
+        with _whole(path), np.load(path) as file:
             return {name: file[name] for name in file.files}
 
     def history(self) -> pd.DataFrame:
         """Curves of the training, one row per recorded interval."""
-        return pd.read_csv(self.folder / "history.csv")
+        path = self.folder / "history.csv"
+        with _whole(path):
+            return pd.read_csv(path)
 
 
 def collect_runs(parameters: Parameters) -> list[Run]:
@@ -59,9 +68,15 @@ def collect_runs(parameters: Parameters) -> list[Run]:
         folder = metrics.parent
         name = RunName.of(folder)
         if name.recipe != parameters.recipe or folder in folders:
-            runs.append(Run(*name, folder, _read(metrics), _read(folder / "run.json")))
+            runs.append(Run(*name, folder, read_json(metrics, **AGAIN), read_json(folder / "run.json", **AGAIN)))
     return sorted(runs, key=lambda run: (run.recipe, run.stage, run.variant, run.seed))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return read_json(path, absent="run its stage again: `dvc repro`", damaged="delete it and run `dvc repro`")
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} not found; {AGAIN['absent']}") from None
+    except (ValueError, EOFError, BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({error}); {AGAIN['damaged']}") from None

@@ -4,6 +4,7 @@ import base64
 import mimetypes
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import jinja2
 from markdown_it import MarkdownIt
@@ -28,6 +29,8 @@ def write_page(document: str, folder: Path) -> str:
             address = str(child.attrGet("src") or child.attrGet("href") or "")
             # Nor may they have this machine's files put into it.
             if child.type not in ("image", "link_open") or not _lies_in(folder, folder / address):
+                if child.type == "link_open" and not address.startswith("#") and not urlsplit(address).scheme:
+                    del child.attrs["href"]  # the page may lie elsewhere than what is around it here
                 continue
             child.attrSet("src" if child.type == "image" else "href", _embedded(folder / address))
             if child.type == "link_open":

@@ -118,11 +118,13 @@ def unequal(tables: list[PaperTable], runs: list[Run]) -> str:
     """Rows whose runs differ from those they are compared with in more than a setting, and in what; empty for none."""
     found: dict[str, dict[str, None]] = {}  # rows by what they differ in
     for table, row in _findings(tables):
-        stage = scored_stage(table.task)
         differing = [
             fact
             for fact in OF_THE_MACHINE
-            if _values(runs, stage, table.reference, fact) not in (set(), _values(runs, stage, row.variant, fact))
+            if any(
+                _differ(runs, stage, table.reference, row.variant, fact)
+                for stage in ("pretrain", scored_stage(table.task))
+            )
         ]
         if differing:
             found.setdefault(joined(differing, " and "), {})[f"`{row.variant}`"] = None
@@ -130,8 +132,13 @@ def unequal(tables: list[PaperTable], runs: list[Run]) -> str:
     return f"Compared although more differs than a setting: {rows}." if found else ""
 
 
-def _values(runs: list[Run], stage: str, variant: str, fact: str) -> set[str]:
-    return {str(run.provenance[fact]) for run in runs if (run.stage, run.variant) == (stage, variant)}
+def _differ(runs: list[Run], stage: str, first: str, second: str, fact: str) -> bool:
+    """Both variants have runs of the stage, and the fact is not the same of both."""
+    values = [
+        {str(run.provenance[fact]) for run in runs if (run.stage, run.variant) == (stage, variant)}
+        for variant in (first, second)
+    ]
+    return all(values) and values[0] != values[1]
 
 
 def _over_random_weights(runs: list[Run]) -> dict[str, Difference]:
@@ -200,7 +207,7 @@ def what_did_not_run(parameters: Parameters, rows: int, recipes: Path, runs: lis
     others = sorted({path.stem for path in recipes.glob("*.yaml")} - {run.recipe for run in runs} - {current})
     return [
         f"declared by `{current}` and absent: {joined(missing, '; ') if missing else 'nothing'}",
-        f"rows of the paper that `{current}` stands for, with nothing beside them: "
+        f"rows of the paper beside which `{current}` has no run: "
         + (link(str(rows), "Rows of the paper that have not run") if rows else "none"),
         f"recipes without any result here: {joined(f'`{name}`' for name in others) if others else 'none'}",
     ]

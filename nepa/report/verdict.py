@@ -138,7 +138,7 @@ def _failure(tuned: list[Run], pretrained: dict[int, str], mode: str) -> Verdict
     Args:
         pretrained: how each seed's pretraining ended.
     """
-    failed = sum(run.status != "ok" for run in tuned)
+    failed = sum(run.status != "ok" or finetuning_fails(run.metrics) for run in tuned)
     if failed < len(tuned):
         of = f"{failed} of {len(tuned)} seeds fail" if failed else "does not fail"
         return Verdict("not reproduced", f"not reproduced: {of}")

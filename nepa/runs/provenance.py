@@ -61,11 +61,12 @@ def provenance(parameters: Parameters, paths: RunPaths, data: str, training: Tra
 
     Args:
         data: checksum of the data that was read.
-        training: whose `seconds` are those of its loop; `stage_seconds` count from the process's start to this call.
+        training: whose `seconds` are those of its loop; `stage_seconds` count from the process's start to this call,
+            with those that the loop had in earlier processes.
     """
     facts = {
         "seconds": round(training.seconds, 3),
-        "stage_seconds": round(process_seconds(), 3),
+        "stage_seconds": round(training.earlier + process_seconds(), 3),
         "peak_memory_mb": round(getrusage(RUSAGE_SELF).ru_maxrss / 1024),
         "images_per_second": round(training.images / training.seconds, 1) if training.seconds else 0.0,
         "data": data,

@@ -60,5 +60,8 @@ def evaluate(
     scores = metric.compute_metrics([tuple(areas)])
     samples = {name: array for of_process in all_gather_object(samples) for name, array in of_process.items()}
     metrics = {name: float(scores[name]) for name in ("mIoU", "aAcc", "mAcc")}
-    metrics["IoU"] = {name: float(100 * value) for name, value in zip(classes, per_class, strict=True)}
+    # None of a class that does not occur: JSON has no NaN.
+    metrics["IoU"] = {
+        name: None if np.isnan(value) else float(100 * value) for name, value in zip(classes, per_class, strict=True)
+    }
     return metrics, samples

@@ -57,10 +57,10 @@ def scenes_dataset(parameters: Parameters, split: str) -> ADE20KDataset:
 
 def _prepared_files(folder: Path, split: str) -> dict[str, list[str]]:
     """Names of a split's images and annotations by the manifest: MMSegmentation takes what lies there for all."""
-    prepared = {}
+    prepared, names = {}, read_manifest(folder)["sha256"]
     for kind in ("images", "annotations"):
         below = f"{kind}/{split}/"
-        prepared[kind] = [name for name in read_manifest(folder)["sha256"] if name.startswith(below)]
+        prepared[kind] = [name for name in names if name.startswith(below)]
         here = {below + path.name for path in (folder / below).glob("*")}
         for name in sorted(here.symmetric_difference(prepared[kind])):
             state = "not of the prepared scenes" if name in here else "missing"

@@ -19,19 +19,18 @@ Write = Callable[[int, dict[str, float]], None]
 class Curves(Hook):
     """Hands every row of the history to what is watched.
 
+    A run that goes on writes all rows anew: a killed process may have left some that its last checkpoint does not know.
+
     Args:
-        folder: anew where the training begins anew.
         watch: `tensorboard`, `dvclive`.
-        start: steps that were done before.
     """
 
-    def __init__(self, history: History, folder: Path, watch: list[str], start: int) -> None:
+    def __init__(self, history: History, folder: Path, watch: list[str]) -> None:
         self.history = history
-        self.shown = len(history.rows)
-        if start == 0:
-            shutil.rmtree(folder, ignore_errors=True)
+        self.shown = 0
+        shutil.rmtree(folder, ignore_errors=True)
         make = {"tensorboard": _tensorboard, "dvclive": _dvclive}
-        self.writers = [make[name](folder / name, start) for name in watch]
+        self.writers = [make[name](folder / name) for name in watch]
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
@@ -43,11 +42,10 @@ class Curves(Hook):
         self.shown = len(self.history.rows)
 
 
-def _tensorboard(folder: Path, start: int) -> Write:
+def _tensorboard(folder: Path) -> Write:
     from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-    # What an interrupted process wrote after its last checkpoint is written again.
-    writer = SummaryWriter(str(folder), purge_step=start + 1, flush_secs=10)
+    writer = SummaryWriter(str(folder), flush_secs=10)
 
     def write(step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -56,11 +54,11 @@ def _tensorboard(folder: Path, start: int) -> Write:
     return write
 
 
-def _dvclive(folder: Path, start: int) -> Write:
+def _dvclive(folder: Path) -> Write:
     from dvclive import Live  # slow to import
 
     # Neither an experiment nor a dvc.yaml of its own: the ledger is the stages'.
-    live = Live(str(folder), resume=start > 0, dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False)
+    live = Live(str(folder), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False)
 
     def write(step: int, values: dict[str, float]) -> None:
         live.step = step

@@ -45,6 +45,7 @@ class Training:
         history: one row per recorded interval: what it holds, by name.
         loss: mean over the last 50 steps; None where the first one was not finite.
         seconds: wall time of the loop, that of earlier processes of the same run included.
+        earlier: that of earlier processes alone.
         waiting: share of this process's time that was spent waiting for data.
         folder: of its checkpoints, to be deleted when its results are written; None where there are none.
     """
@@ -55,12 +56,13 @@ class Training:
     steps: int
     images: int
     seconds: float
+    earlier: float
     waiting: float
     folder: Path | None
 
 
 # Of a run whose pretraining diverged: there is nothing to start from.
-NO_TRAINING = Training("diverged", [], loss=None, steps=0, images=0, seconds=0.0, waiting=0.0, folder=None)
+NO_TRAINING = Training("diverged", [], loss=None, steps=0, images=0, seconds=0.0, earlier=0.0, waiting=0.0, folder=None)
 
 
 def prepare_process(parameters: Parameters, seed: int) -> None:
@@ -139,7 +141,7 @@ def run_training(
         [
             *_averaging(placement, settings.ema_decay),
             history,
-            *_curves(parameters, history, scratch, start),
+            *_curves(parameters, history, scratch),
             Progress(status, settings.batch_size),
             checkpoints,
         ],
@@ -164,6 +166,7 @@ def run_training(
         steps=history.steps,
         images=history.steps * settings.batch_size,
         seconds=checkpoints.elapsed,
+        earlier=checkpoints.before,
         waiting=runner.train_loop.waiting if start < steps else 0.0,
         folder=checkpoints.folder,
     )
@@ -194,9 +197,9 @@ def _averaging(placement: Placement, decay: float | None) -> list[Hook]:
     return [] if decay is None else [Averaging(placement.averaged, placement.trained, decay)]
 
 
-def _curves(parameters: Parameters, history: History, scratch: Path, start: int) -> list[Hook]:
+def _curves(parameters: Parameters, history: History, scratch: Path) -> list[Hook]:
     watch = parameters.execution.watch
-    return [Curves(history, scratch / "curves", watch, start)] if watch and is_main_process() else []
+    return [Curves(history, scratch / "curves", watch)] if watch and is_main_process() else []
 
 
 class _Runner(Runner):

@@ -87,7 +87,7 @@ class History(Hook):
         row = {
             "step": step,
             "loss": self.sums[0] / since,
-            "learning_rate": max(group["lr"] for group in runner.optim_wrapper.param_groups),
+            "learning_rate": max(group["lr"] for group in runner.optim_wrapper.optimizer.param_groups),
             "gradient_norm": self.sums[1] / since,
         }
         self.sums = [0.0, 0.0]
@@ -153,7 +153,7 @@ class Progress(Hook):
         rate = (step - self.first) / (now - self.started)
         left = (runner.max_iters - step) / rate
         minutes, seconds = divmod(round(left), 60)
-        learning_rate = max(group["lr"] for group in runner.optim_wrapper.param_groups)
+        learning_rate = max(group["lr"] for group in runner.optim_wrapper.optimizer.param_groups)
         loss = outputs["loss"].item()
         log.info(
             f"{self.status.title}  step {step}/{runner.max_iters}  loss {loss:.4f}  "

@@ -89,4 +89,7 @@ def _locks(file: BinaryIO) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:  # the system names no file
+        error.filename = file.name
+        raise
     return True

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -75,9 +76,11 @@ def _run(command: list[str], scratch: Path) -> int:
     before = read_status(told)
     asked = False
 
-    def ask(*_: object) -> None:
+    def ask(number: int, _: FrameType | None) -> None:
         nonlocal asked
         asked = True
+        if number == signal.SIGINT:  # a second Ctrl-C interrupts at once
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         stop.parent.mkdir(parents=True, exist_ok=True)
         stop.touch()
 

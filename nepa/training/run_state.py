@@ -123,6 +123,7 @@ class Checkpoints(Hook):
             self.write(step)
             self.written = time.monotonic()
         if wanted == STOP:
+            agree(0)  # all wait for who writes: torchrun ends the others 30 s after the first has gone
             self.status.update(state="stopped", step=step, steps=runner.max_iters)
             raise Stopped(
                 f"{self.status.title}: stopped at step {step} of {runner.max_iters} as asked; "
@@ -144,8 +145,11 @@ class Checkpoints(Hook):
             "history": self.history.state_dict(),
             "seconds": self.elapsed,
         }
-        with write_atomically(self.folder / f"step-{step:09d}.pt") as beside, beside.open("wb") as file:
+        written = self.folder / f"step-{step:09d}.pt"
+        with write_atomically(written) as beside, beside.open("wb") as file:
             torch.save(state, file)
-        for path in sorted(self.folder.glob("step-*.pt"))[:-KEPT]:
+        found = sorted(self.folder.glob("step-*.pt"))
+        now = found.index(written)
+        for path in (*found[: max(0, now + 1 - KEPT)], *found[now + 1 :]):  # a later one was damaged
             path.unlink()
         self.status.update(checkpoint_step=step, checkpoint_time=time.time())

@@ -46,8 +46,8 @@ class Status:
 
 
 def read_status(path: Path) -> dict[str, Any] | None:
-    """The content of a status file, None where it is gone meanwhile."""
+    """The content of a status file, None where it is gone meanwhile, or damaged."""
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, json.JSONDecodeError):
         return None

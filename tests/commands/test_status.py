@@ -47,7 +47,8 @@ def test_a_run_from_its_start_to_its_end(project: Path, capsys: pytest.CaptureFi
     state = torch.load(checkpoint, weights_only=True) | {"seconds": 1000.0}
     torch.save(state, checkpoint)
     assert main(["pretrain"]) == 0
-    assert 1000 < json.loads((RUN / "run.json").read_text())["seconds"] < 1100  # of both processes
+    facts = json.loads((RUN / "run.json").read_text())
+    assert 1000 < facts["seconds"] < facts["stage_seconds"] < 1100  # of both processes
     lines = shown(capsys)
     assert not any("stopped" in line for line in lines)
     assert lines[2].startswith("| smallest: pretrain full | 0 | 16:4")

@@ -138,7 +138,9 @@ def test_a_card_beside_timm_s_format(here: Path, tmp_path: Path, kind: str) -> N
         assert json.loads((folder / "config.json").read_text())["pretrained_cfg"]["label_names"] == list("0123456789")
     else:
         assert f"| relative spread of the embeddings | {metrics['relative_spread']:.4g} |" in text
-        assert "training_images 197" in text
+        assert (
+            "training_images 197" in text and "Output of `model.forward_features`: features `(B, 1 + 16, 16)`" in text
+        )
     assert facts["code"] in text and facts["hardware"] in text and "CC BY 4.0" in text
     assert "not known" not in text and "A miniature" in text
     for path in (folder / "model.safetensors", folder / "config.json", source):

@@ -25,6 +25,7 @@ from PIL import ExifTags, Image
 from scipy.io import savemat
 from zc.lockfile import LockFile
 
+from nepa.data.encoded import EncodedImages
 from nepa.data.shards import ShardedImages
 from nepa.errors import UserError
 from nepa.parameters.recipes import recipe_parameters
@@ -432,6 +433,9 @@ def test_a_missing_or_truncated_shard_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"00001\.tar: no image at byte"):
         images = ShardedImages(folder, "training", lambda image: image)
         [images.read(position) for position in range(len(images))]
+    with pytest.raises(UserError, match=r"00001\.tar: no image at byte"):
+        images = EncodedImages(folder, "training", None)
+        images[int(np.flatnonzero(images.index.shard == 1)[0])]
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason=f"{SAMPLE.name} is not beside the project")

@@ -103,6 +103,11 @@ def test_rows_of_another_machine_than_what_they_are_compared_with_are_named(ever
     assert main(["report"]) == 0
     changed = Path("results/report.md").read_text()
     told.write_text(before)
+    pretraining = Path("results/runs/smallest/pretrain/no_shift/seed-0/run.json")
+    pretraining.write_text(pretraining.read_text().replace("a processor", "one more"))
+    assert main(["report"]) == 0
+    assert "setting: hardware of `no_shift`.\n" in Path("results/report.md").read_text()
+    pretraining.write_text(pretraining.read_text().replace("one more", "a processor"))
     reference = Path("results/runs/smallest/segment/full")
     reference.rename("hidden")
     assert main(["report"]) == 0
@@ -145,6 +150,8 @@ def test_what_others_wrote_reads_no_file_of_this_machine(tmp_path: Path) -> None
         page = write_page(f"# T\n\n[link]({address}) ![picture]({address})\n", tmp_path / "results")
         assert secret not in page
     assert 'src="nowhere.png"' in write_page("# T\n\n![gone](nowhere.png)\n", tmp_path / "results")
+    assert "href" not in write_page("# T\n\n[recipe](../recipes/digits.yaml)\n", tmp_path / "results")
+    assert 'href="https://a.b/c"' in write_page("# T\n\n[paper](https://a.b/c)\n", tmp_path / "results")
     own = write_page("# T\n\n[numbers](table.csv)\n", tmp_path / "results")
     assert base64.b64encode(b"a,table").decode() in own
 

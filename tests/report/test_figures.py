@@ -96,6 +96,14 @@ def test_every_seed_has_its_dot(project: Path) -> None:
     assert of_one.get_xdata().tolist() == [70]  # the other diverged
 
 
+def test_a_variant_of_which_every_seed_diverged_is_named_among_the_others(project: Path) -> None:
+    write_run("finetune", "no_shift", 0, top1=None)
+    assert draw_seeds(found()) is None
+    write_run("finetune", "full", 0)
+    (panel,) = draw_seeds(found()).axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["full", "no_shift, diverged"]
+
+
 def test_variants_that_lie_far_off_do_not_press_the_others_together(project: Path) -> None:
     for variant, top1 in (("full", 80.0), ("no_causal_mask", 79.0), ("no_shift", 78.0), ("no_stop_gradient", 10.0)):
         write_run("finetune", variant, 0, top1=top1)
@@ -118,6 +126,14 @@ def test_the_confusion_matrix_is_in_percent_over_all_seeds(project: Path) -> Non
     assert panel.images[0].get_array().tolist() == [[75, 25], [50, 50]]
     for axis in (panel.xaxis, panel.yaxis):
         assert [label.get_text() for label in axis.get_ticklabels()] == ["cat", "dog"]
+
+
+def test_long_names_leave_the_confusion_matrix_its_room(project: Path) -> None:
+    names = [f"a class of {25 + number} letters" for number in range(12)]
+    write_run("finetune", "full", 0, confusion=np.eye(12, dtype=int).tolist(), class_names=names)
+    figure = draw_confusion(found())
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_window_extent().width > 0.25 * figure.bbox.width
 
 
 def test_the_graph_of_stages_counts_what_is_finished_and_up_to_date() -> None:

@@ -132,6 +132,18 @@ def test_a_truncated_result_is_named(project: Path) -> None:
         collect_runs(load_parameters())
 
 
+def test_curves_and_samples_that_cannot_be_read_are_named(project: Path) -> None:
+    folder = write_run("segment", "full", 0)
+    (run,) = collect_runs(load_parameters())
+    for name, read in (("history.csv", run.history), ("samples.npz", run.samples)):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-30] if name == "samples.npz" else b"")
+        with pytest.raises(UserError, match=rf"seed-0/{name} is damaged \(.*\); delete it and run"):
+            read()
+        (folder / name).unlink()
+        with pytest.raises(UserError, match=rf"seed-0/{name} not found; run its stage again"):
+            read()
+
+
 def test_a_recipe_stands_for_the_tables_of_its_own_model_and_length() -> None:
     """ViT-L for none of ViT-B's ablations, and 50,000 steps for none of the whole pretraining."""
     recipes = [path.stem for path in (ROOT / "recipes").glob("*.yaml")]

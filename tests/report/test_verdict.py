@@ -105,8 +105,20 @@ def test_what_is_left_of_a_reference_is_no_fair_sample(project: Path, figure: fl
 
 def test_seeds_that_fail_are_counted_where_not_all_do(project: Path) -> None:
     for seed, status in enumerate(("collapsed", "ok", "collapsed")):
-        write_run("finetune", "no_shift", seed, top1=10.0, status=status)
+        write_run("finetune", "no_shift", seed, top1=80.0 if status == "ok" else 10.0, status=status)
     verdict = row_verdict(of_any_recipe(), "finetune", "top1", "no_shift", "full", {"no_shift": "fail"})
+    assert verdict == Verdict("not reproduced", "not reproduced: 2 of 3 seeds fail")
+
+
+def test_chance_after_a_sound_pretraining_is_a_failure(project: Path) -> None:
+    for seed in range(3):
+        write_run("pretrain", "gated_mlp_without_qk_norm", seed)
+        write_run("finetune", "gated_mlp_without_qk_norm", seed, top1=10.0)
+    figures = {"gated_mlp_without_qk_norm": "fail"}
+    verdict = row_verdict(of_any_recipe(), "finetune", "top1", "gated_mlp_without_qk_norm", "full", figures)
+    assert verdict == Verdict("partly reproduced", ALONE.replace("collapsed", "diverged"))
+    write_run("finetune", "gated_mlp_without_qk_norm", 1, top1=80.0)
+    verdict = row_verdict(of_any_recipe(), "finetune", "top1", "gated_mlp_without_qk_norm", "full", figures)
     assert verdict == Verdict("not reproduced", "not reproduced: 2 of 3 seeds fail")
 
 

@@ -135,6 +135,21 @@ def test_scenes_that_are_not_the_prepared_ones_are_refused(project: Path, split:
         scenes_dataset(parameters, split)
 
 
+def test_a_class_that_does_not_occur_has_no_iou(project: Path) -> None:
+    """Not NaN, which JSON does not have."""
+    from nepa.segmentation.evaluation import evaluate
+
+    parameters = load_parameters()
+    dataset = scenes_dataset(parameters, "validation").get_subset(1)
+    segmentor = build_segmentor(parameters, build_backbone(parameters, image_size=24, dynamic=True), 10).eval()
+    torch.nn.init.constant_(segmentor.decode_head.conv_seg.bias, -9.0)
+    segmentor.decode_head.conv_seg.bias.data[0] = 9.0  # all is of the first class
+    metrics, _ = evaluate(segmentor, dataset)
+    (annotation,) = (sample.gt_sem_seg.data for sample in dataset[0]["data_samples"])
+    absent = {f"digit {digit}" for digit in range(1, 10) if not (annotation == digit).any()}
+    assert absent and {name for name, share in metrics["IoU"].items() if share is None} - {"digit 0"} == absent
+
+
 def test_multi_scale_test(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions of every scale and flip come back at the annotation's size, and their average is what counts."""
     from nepa.segmentation.evaluation import evaluate

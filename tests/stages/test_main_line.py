@@ -56,6 +56,7 @@ def test_the_main_line_twice_gives_the_same_digits(project: Path) -> None:
     assert tuned["class_names"] == [str(digit) for digit in range(10)]
     assert tuned["top1"] == pytest.approx(100 * sum(tuned["confusion"][i][i] for i in range(10)) / 801)
     assert set(segmented["IoU"]) == {f"digit {digit}" for digit in range(10)}
+    assert "NaN" not in (RESULTS / "segment/full/seed-0/metrics.json").read_text()
     facts = json.loads((RESULTS / "pretrain/full/seed-0/run.json").read_text())
     assert facts["seed"] == 0 and facts["threads"] == 1 and len(facts["code"]) == len(facts["data"]) == 64
     assert {"hardware", "versions", "seconds", "command"} <= facts.keys()

@@ -52,20 +52,23 @@ def imagined_on_a_gpu(model: nn.Module) -> nn.Module:
     return model
 
 
-def workload(stage: Stage) -> Workload:
+def workload(stage: Stage, **settings: str) -> Workload:
     """A small model of the released code's recipe, RoPE's rescaling included, two images a step."""
     parameters = recipe_parameters("imagenet-base-code")
     model = parameters.model.model_copy(update={"width": 32, "depth": 2, "heads": 2})
     segment = parameters.segment.model_copy(update={"blocks": [0, 0, 1, 1], "crop": 112, "decoder_channels": 8})
     parameters = parameters.model_copy(update={"model": model, "segment": segment})
-    return on_noise(parameters, stage, IMAGES).with_settings(batch_size=IMAGES)
+    return on_noise(parameters, stage, IMAGES).with_settings(batch_size=IMAGES, **settings)
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")  # there is no autocast without one
-@pytest.mark.parametrize("stage", ["pretrain", "finetune", "segment"])
-def test_a_step_waits_for_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [("pretrain", {}), ("finetune", {}), ("finetune", {"pool": "last_token"}), ("segment", {})],
+)
+def test_a_step_waits_for_nothing(stage: Stage, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    here = workload(stage)
+    here = workload(stage, **settings)
     task = here.task()
     samples = next(here.batches(task))
     average = deepcopy(task.model)

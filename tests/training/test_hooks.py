@@ -15,7 +15,9 @@ def test_rate_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr("nepa.training.hooks.time.monotonic", lambda: clock.now)
     runner = SimpleNamespace(
-        iter=10, max_iters=100, optim_wrapper=SimpleNamespace(param_groups=[{"lr": 1e-3}, {"lr": 2e-3}])
+        iter=10,
+        max_iters=100,
+        optim_wrapper=SimpleNamespace(optimizer=SimpleNamespace(param_groups=[{"lr": 1e-3}, {"lr": 2e-3}])),
     )
     progress = Progress(Status(tmp_path, "pretrain full seed 0"), batch_size=32, seconds=5.0)
     progress.before_train(runner)  # resumed at step 10

@@ -22,6 +22,7 @@ from nepa.command_line import main
 from nepa.errors import UserError
 from nepa.training.processes import passes_per_step
 from nepa.training.run_state import Checkpoints
+from nepa.training.status import read_status
 
 pytestmark = pytest.mark.slow
 RESULTS = Path("results/runs/smallest")
@@ -197,6 +198,55 @@ def test_passes_are_as_few_as_fit(batch: int, limit: int | None, together: int, 
 def test_what_passes_cannot_divide_is_refused(batch: int, limit: int | None, said: str) -> None:
     with pytest.raises(UserError, match=said):
         passes_per_step(batch, limit, together=2)
+
+
+SLOW_DISK = """import os, time, torch
+save = torch.save
+def slowly(*given):
+    time.sleep(4)
+    save(*given)
+if os.environ.get("RANK") == "0":
+    torch.save = slowly
+"""
+
+
+def test_none_leaves_before_the_checkpoint_is_written(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When one has gone torchrun ends the others, whatever they still write."""
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["pretrain"]["epochs"] = 500
+    raw["execution"]["checkpoint_minutes"] = 10.0
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow/sitecustomize.py").write_text(SLOW_DISK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "slow"), prepend=os.pathsep)
+    process = torchrun("pretrain")
+    scratch = Path("runs/smallest/pretrain/full/seed-0")
+    while "step" not in (read_status(scratch / "status.json") or {}):
+        assert process.poll() is None, process.communicate()[0][-4000:]
+        time.sleep(0.1)
+    trainings = psutil.Process(process.pid).children()
+    trainings[0].send_signal(signal.SIGTERM)
+    psutil.wait_procs(trainings, callback=lambda one: list(scratch.glob("*/step-*.pt")) or pytest.fail(f"{one} left"))
+    assert "stopped at step" in process.communicate()[0]
+
+
+def test_a_second_ctrl_c_ends_what_hangs(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path; from nepa.training.launch import _run; "
+        f"_run(['sleep', '100'], Path({str(tmp_path)!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    while not psutil.Process(process.pid).children():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    while not (tmp_path / "stop").exists():
+        time.sleep(0.1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate(timeout=20)[1]
 
 
 def test_a_dead_process_ends_them_all(shared: Path) -> None:

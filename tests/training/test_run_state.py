@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from signals import signalled
 from torch.utils.data import DataLoader
@@ -92,6 +93,18 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
     assert f"{last} is damaged" in caplog.text
     assert "goes on after step 4 of 12" in caplog.text
     assert outcome("pretrain") == expected
+
+
+def test_a_damaged_checkpoint_makes_room_for_whole_ones(drawing: Path) -> None:
+    stop_at(9)
+    whole, damaged = sorted(SCRATCH.rglob("*.pt"))
+    damaged.write_bytes(b"")
+    whole.rename(whole.with_name("step-000000005.pt"))
+    state = torch.load(whole.with_name("step-000000005.pt"), weights_only=True) | {"step": 5}
+    torch.save(state, whole.with_name("step-000000005.pt"))
+    change(execution={"checkpoint_minutes": 10.0})
+    stop_at(2)
+    assert sorted(path.name for path in SCRATCH.rglob("*.pt")) == ["step-000000005.pt", "step-000000007.pt"]
 
 
 def test_changed_parameters_start_anew(drawing: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -30,7 +30,8 @@ FIGURES = {
     "segmentations": draw_segmentations,
     "cost": draw_cost,
 }
-IN_ALL_COLOURS = {"triplets", "triplets_further", "segmentations", "seeds"}  # images, and dots that lie over dots
+# Images, a colour bar, and dots that lie over dots.
+IN_ALL_COLOURS = {"triplets", "triplets_further", "segmentations", "confusion", "seeds"}
 
 
 def draw_figures(runs: list[Run], folder: Path, ledger: list[StageGroup]) -> list[str]:

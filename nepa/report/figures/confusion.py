@@ -8,6 +8,7 @@ from nepa.report.figures.style import WIDTH
 
 SHOWN = ("full", "from_scratch")
 WRITTEN_UP_TO = 12  # classes: more leave no room for their names, nor for numbers in the cells
+LONGEST = 14  # letters of a name: more would leave the matrix no room
 TICKS = 10
 
 
@@ -16,7 +17,7 @@ def draw_confusion(runs: list[Run]) -> Figure | None:
     tuned = [run for run in runs if run.stage == "finetune" and run.variant in SHOWN and run.metrics["confusion"]]
     if not tuned:
         return None
-    names = tuned[0].metrics["class_names"]
+    names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in tuned[0].metrics["class_names"]]
     matrices = {}
     for variant in SHOWN:
         counts = [np.array(run.metrics["confusion"]) for run in tuned if run.variant == variant]

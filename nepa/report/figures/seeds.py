@@ -20,8 +20,10 @@ def draw_seeds(runs: list[Run]) -> Figure | None:
         names = in_order(run.variant for run in runs if run.stage == stage)
         values = {name: [*by_seed(runs, stage, name, metric).values()] for name in names}
         means = {name: mean(found) for name, found in values.items() if found}
-        near = {name for name in means if abs(means[name] - median(means.values())) <= FAR}
-        for wanted, where in ((near, ""), (set(names) - near, ", variants further off")):
+        if not means:
+            continue
+        far = {name for name in means if abs(means[name] - median(means.values())) > FAR}
+        for wanted, where in ((set(names) - far, ""), (far, ", variants further off")):
             if shown := {name: values[name] for name in names if name in wanted}:
                 panels.append((shown, {"title": f"{title} of every seed{where}", "xlabel": f"{metric} (%)"}))
     if not panels:
@@ -43,7 +45,8 @@ def _draw_panel(panel: Axes, values_of: dict[str, list[float]]) -> None:
             beside = [row + 0.16 * values[:number].count(value) for number, value in enumerate(values)]
             panel.plot(values, beside, "o", color=colour, alpha=0.55, markersize=6, markeredgewidth=0)
             panel.plot(mean(values), row, "|", color="black", markersize=14, markeredgewidth=1.6)
-    panel.set_yticks(range(len(values_of)), values_of)
+    names = [name if values else f"{name}, diverged" for name, values in values_of.items()]
+    panel.set_yticks(range(len(names)), names)
     panel.set_ylim(len(values_of) - 0.5, -0.5)
     panel.grid(axis="y", color="0.9", linewidth=0.8)
     panel.set_axisbelow(True)
