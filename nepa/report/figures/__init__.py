@@ -41,7 +41,7 @@ def draw_figures(runs: list[Run], folder: Path, ledger: list[StageGroup]) -> lis
         ledger: the stages of the recipe in place; empty for another recipe.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(STYLE | {"text.parse_math": False}):  # a class may be called $
+    with matplotlib.rc_context(STYLE):
         drawn = {name: draw(runs) for name, draw in FIGURES.items()} | {"stages": draw_stages(ledger)}
         figures = {name: figure for name, figure in drawn.items() if figure is not None}
         for name, figure in figures.items():

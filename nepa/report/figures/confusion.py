@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nepa.report.collect import Run
-from nepa.report.figures.style import WIDTH
+from nepa.report.figures.style import WIDTH, as_text
 
 SHOWN = ("full", "from_scratch")
 WRITTEN_UP_TO = 12  # classes: more leave no room for their names, nor for numbers in the cells
@@ -17,7 +17,9 @@ def draw_confusion(runs: list[Run]) -> Figure | None:
     tuned = [run for run in runs if run.stage == "finetune" and run.variant in SHOWN and run.metrics["confusion"]]
     if not tuned:
         return None
-    names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in tuned[0].metrics["class_names"]]
+    names = [
+        as_text(name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…") for name in tuned[0].metrics["class_names"]
+    ]
     matrices = {}
     for variant in SHOWN:
         counts = [np.array(run.metrics["confusion"]) for run in tuned if run.variant == variant]

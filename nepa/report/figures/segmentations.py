@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from nepa.report.collect import Run
-from nepa.report.figures.style import WIDTH, first_runs, with_samples
+from nepa.report.figures.style import WIDTH, as_text, first_runs, with_samples
 
 LEGEND_UP_TO = 20  # classes, those of most pixels: more would be no legend
 
@@ -57,7 +57,7 @@ def draw_segmentations(runs: list[Run]) -> Figure | None:
     pixels = np.concatenate(labelled)
     most = np.argsort(-np.bincount(pixels, minlength=classes), kind="stable")[:LEGEND_UP_TO]
     handles = [
-        Patch(facecolor=palette(index), edgecolor="0.4", label=str(shown["names"][index]))
+        Patch(facecolor=palette(index), edgecolor="0.4", label=as_text(str(shown["names"][index])))
         for index in sorted(most)
         if index in pixels
     ]
