@@ -34,13 +34,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())  # else a power cut could leave the name without the content
         if path.is_dir():
             path.rename(before)
-            try:
-                beside.rename(path)
-            except OSError:
-                before.rename(path)
-                raise
-        else:
-            beside.rename(path)
+        beside.rename(path)
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else error.__context__  # torch.save's own error hides it
         if not isinstance(cause, OSError):
@@ -52,7 +46,9 @@ def write_atomically(path: Path) -> Iterator[Path]:
             shutil.rmtree(beside)
         else:
             beside.unlink(missing_ok=True)
-        if before.is_dir():
+        if before.is_dir() and not path.exists():
+            before.rename(path)
+        elif before.is_dir():
             shutil.rmtree(before)
 
 

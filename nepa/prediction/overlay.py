@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.artist import setp
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
@@ -31,9 +32,10 @@ def write_overlay(
     axes.imshow(blended.round().astype(np.uint8), interpolation="nearest")
     axes.set_axis_off()
     axes.set_anchor("W")
-    labelled = {c: f"{names[c]} {share:.1%}".replace("$", r"\$") for c, share in present.items()}  # no formula
+    labelled = {c: f"{names[c]} {share:.1%}" for c, share in present.items()}
     handles = [Patch(color=np.array(colours[c]) / 255, label=label) for c, label in labelled.items()]
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=12)
+    legend = axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=12)
+    setp(legend.get_texts(), parse_math=False)  # a name is no formula
     with write_atomically(path) as beside:
         figure.savefig(beside, format="png", dpi=100)
 

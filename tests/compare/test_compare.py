@@ -163,7 +163,8 @@ def test_unknown_names(place: str, name: str, request: pytest.FixtureRequest, ca
     request.getfixturevalue(place)
     assert main(["compare", name, "."]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"nepa: error: compare: '{name}' is no folder of results, and no git revision or")
+    told = f"'{name}' is no folder of results, and no git revision or experiment"
+    assert error.startswith(f"nepa: error: compare: {told}")
     assert error.count("\n") == 1
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nepa.report.collect import Run
-from nepa.report.figures.style import WIDTH, as_text
+from nepa.report.figures.style import WIDTH
 
 SHOWN = ("full", "from_scratch")
 WRITTEN_UP_TO = 12  # classes: more leave no room for their names, nor for numbers in the cells
@@ -17,9 +17,7 @@ def draw_confusion(runs: list[Run]) -> Figure | None:
     tuned = [run for run in runs if run.stage == "finetune" and run.variant in SHOWN and run.metrics["confusion"]]
     if not tuned:
         return None
-    names = [
-        as_text(name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…") for name in tuned[0].metrics["class_names"]
-    ]
+    names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in tuned[0].metrics["class_names"]]
     matrices = {}
     for variant in SHOWN:
         counts = [np.array(run.metrics["confusion"]) for run in tuned if run.variant == variant]
@@ -35,8 +33,8 @@ def draw_confusion(runs: list[Run]) -> Figure | None:
         panel.set(title=title, xlabel="predicted class", ylabel="true class", xticks=every, yticks=every)
         panel.spines[:].set_visible(True)
         if classes <= WRITTEN_UP_TO:
-            panel.set_xticklabels(names, rotation=90 if max(map(len, names)) > 2 else 0)
-            panel.set_yticklabels(names)
+            panel.set_xticklabels(names, rotation=90 if max(map(len, names)) > 2 else 0, parse_math=False)
+            panel.set_yticklabels(names, parse_math=False)
             for (row, column), value in np.ndenumerate(share):
                 if round(value):
                     colour = "white" if value > 55 else "black"

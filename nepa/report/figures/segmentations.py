@@ -3,12 +3,13 @@
 import re
 
 import numpy as np
+from matplotlib.artist import setp
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from nepa.report.collect import Run
-from nepa.report.figures.style import WIDTH, as_text, first_runs, with_samples
+from nepa.report.figures.style import WIDTH, first_runs, with_samples
 
 LEGEND_UP_TO = 20  # classes, those of most pixels: more would be no legend
 
@@ -57,9 +58,10 @@ def draw_segmentations(runs: list[Run]) -> Figure | None:
     pixels = np.concatenate(labelled)
     most = np.argsort(-np.bincount(pixels, minlength=classes), kind="stable")[:LEGEND_UP_TO]
     handles = [
-        Patch(facecolor=palette(index), edgecolor="0.4", label=as_text(str(shown["names"][index])))
+        Patch(facecolor=palette(index), edgecolor="0.4", label=str(shown["names"][index]))
         for index in sorted(most)
         if index in pixels
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    setp(legend.get_texts(), parse_math=False)  # a name is no formula
     return figure

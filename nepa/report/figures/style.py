@@ -43,11 +43,6 @@ AMOUNTS = "viridis"  # both colour maps are as readable to colour-blind eyes
 SIGNED = "PuOr"
 
 
-def as_text(name: str) -> str:
-    """Another's name, as it is: between two dollars matplotlib would read a formula."""
-    return name.replace("$", r"\$")
-
-
 def line_of(variant: str) -> dict[str, str]:
     """Colour and dash of a variant, in every figure and of every recipe the same."""
     number = zlib.crc32(variant.encode())  # by name alone, whatever else has run
