@@ -1,5 +1,6 @@
 """Writing files so that an interruption leaves none, or all of them; reading them so that an error says what to do."""
 
+import glob
 import io
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from nepa.errors import UserError
 
@@ -22,8 +24,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it names `path` where the system names no file, as on a full disk.
     """
-    if path.is_symlink() and path.is_dir():
-        path = path.resolve()  # a folder that was laid on another disk stays there
+    path = _where_it_lies(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     before = path.with_name(f".{path.name}.{os.getpid()}.before.partial")  # a folder takes long to delete
@@ -50,6 +51,20 @@ def write_atomically(path: Path) -> Iterator[Path]:
             before.rename(path)
         elif before.is_dir():
             shutil.rmtree(before)
+
+
+def _where_it_lies(path: Path) -> Path:
+    """A folder that was laid on another disk stays there."""
+    return path.resolve() if path.is_symlink() and path.is_dir() else path
+
+
+def remove_partial(path: Path) -> None:
+    """Delete what processes of this machine that were killed while they wrote `path` have left beside it."""
+    path = _where_it_lies(path)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        process = left.name.removeprefix(f".{path.name}.").partition(".")[0]
+        if not psutil.pid_exists(int(process)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

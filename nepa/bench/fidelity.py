@@ -56,11 +56,14 @@ def evaluation_error(folder: Path, data: ImageFolder) -> tuple[float, float]:
     return mean(float(d.mean()) for d in differences), float(max(d.max() for d in differences))
 
 
-def storage_error(stored: Path, originals: Path, data: ImageFolder, augmentation: Augmentation) -> tuple[float, float]:
+def storage_error(
+    stored: Path, originals: Path, data: ImageFolder, augmentation: Augmentation
+) -> tuple[float, float | None]:
     """How far crops of stored images are from the same crops of their originals.
 
     Returns:
-        mean difference, of 255, and the median of the luma's peak signal-to-noise ratios, in dB.
+        mean difference, of 255, and the median of the luma's peak signal-to-noise ratios, in dB; None where every
+        image is stored as it is.
     """
     small, large, size = _images(stored), _images(originals), data.image_size
     differences, ratios = [], []
@@ -84,7 +87,7 @@ def storage_error(stored: Path, originals: Path, data: ImageFolder, augmentation
         error = np.square(np.subtract(*(c.convert("L") for c in crops), dtype=np.float32)).mean()
         if error:  # an image that was small enough is stored as it is
             ratios.append(10 * math.log10(255**2 / error))
-    return mean(differences), median(ratios)
+    return mean(differences), median(ratios) if ratios else None
 
 
 def _images(folder: Path) -> ShardedImages:

@@ -19,10 +19,11 @@ from nepa.data.shards import ShardedImages
 from nepa.data.stream import Drawn, Stream
 from nepa.data.transforms import TrainingTransform
 from nepa.parameters.schema import Augmentation, ImageFolder
-from nepa.preparation.image_folder import find_images
+from nepa.preparation.image_folder import find_images, write_sample
 from nepa.preparation.shards import prepare_shards
 from nepa.training.engine import build_dataloader
 
+MOST_IMAGES = 2048  # of a split: in the page cache they are measured alike, and all of ImageNet would take hours
 # What is compared: whose loader on which files, and what with.
 COMPARISONS = (
     (("ours", "stored"), ("reference", "originals")),
@@ -32,21 +33,22 @@ COMPARISONS = (
 
 
 def prepare_for_bench(data: ImageFolder, path: Path, folder: Path) -> dict[str, Path]:
-    """Prepare what lies at `path` as the recipe stores it, and the originals as they are; once for a folder.
+    """Prepare images of what lies at `path` as the recipe stores them, and the originals as they are.
 
     Returns:
         the prepared folders by the names `stored` and `originals`.
     """
     found = find_images(path)
-    counts = {f"{split}_images": len(images) for split, images in found.items()}
-    classes = len({image.label for images in found.values() for image in images})
-    source = data.model_copy(update={"classes": classes} | counts)
+    counts = {split: min(MOST_IMAGES, len(images)) for split, images in found.items()}
+    classes = write_sample(found, counts, folder / "sample")
+    source = data.model_copy(
+        update={"classes": classes} | {f"{split}_images": count for split, count in counts.items()}
+    )
     prepared = {"stored": folder / "stored", "originals": folder / "originals"}
     for name, target in prepared.items():
-        if not target.exists():
-            size = data.stored_size if name == "stored" else None
-            stored = source.model_copy(update={"stored_size": size})
-            prepare_shards(stored, path, folder / "work", target, len(os.sched_getaffinity(0)))
+        size = data.stored_size if name == "stored" else None
+        stored = source.model_copy(update={"stored_size": size})
+        prepare_shards(stored, folder / "sample", folder / "work", target, len(os.sched_getaffinity(0)))
     return prepared
 
 
@@ -57,7 +59,7 @@ def measure_loader(
     *,
     workers: int,
     turns: int = 5,
-    images: int = 2048,
+    images: int = MOST_IMAGES,
     batch_size: int = 64,
 ) -> list[Row]:
     """Time the loaders of `COMPARISONS` in turn, on images repeated as often as it takes.

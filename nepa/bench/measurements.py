@@ -3,11 +3,10 @@
 import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch._inductor.utils import fresh_cache
@@ -40,6 +39,7 @@ class Bench:
         stages: of those that train.
         batch_size: images of a step; None for what `images_of_a_step` finds.
         seconds: that a comparison should take.
+        scratch: a folder for the JPEGs as they are prepared.
         images: where JPEGs lie that the loaders are to read, as `sources.images` takes it.
     """
 
@@ -47,6 +47,7 @@ class Bench:
     stages: tuple[Stage, ...]
     batch_size: int | None
     seconds: float
+    scratch: Path
     images: Path | None = None
 
     @cached_property
@@ -55,6 +56,19 @@ class Bench:
         rates = matrix_rates(self.of_stage("pretrain", 1).threads)
         release_memory()
         return rates
+
+    @cached_property
+    def photographs(self) -> dict[str, Path]:
+        """The JPEGs prepared in two ways, as `prepare_for_bench` does it.
+
+        Raises:
+            NotMeasured: there are none.
+        """
+        if isinstance(self.parameters.data, IN_MEMORY):
+            raise NotMeasured("the recipe's images lie in memory")
+        if self.images is None:
+            raise NotMeasured("no JPEGs to read; say with --images where some lie")
+        return prepare_for_bench(self.parameters.data, self.images, self.scratch)
 
     def rate(self, parameters: Parameters, stage: Stage) -> float:
         """Of matrix products at a stage's precision, FLOP/s."""
@@ -119,23 +133,12 @@ def _timed(bench: Bench, parameters: Parameters, stage: Stage) -> Iterator[Row]:
         yield not_measured(str(reason), device=device().type, loader=True, stage=stage)
 
 
-@contextmanager
-def _photographs(bench: Bench) -> Iterator[dict[str, Path]]:
-    """The JPEGs prepared in two ways, as `prepare_for_bench` does it; NotMeasured where there are none."""
-    if isinstance(bench.parameters.data, IN_MEMORY):
-        raise NotMeasured("the recipe's images lie in memory")
-    if bench.images is None:
-        raise NotMeasured("no JPEGs to read; say with --images where some lie")
-    with TemporaryDirectory() as folder:
-        yield prepare_for_bench(bench.parameters.data, bench.images, Path(folder))
-
-
 def _loader(bench: Bench) -> Iterator[Row]:
     data, augmentation = bench.parameters.data, bench.parameters.pretrain.augmentation
     try:
-        with _photographs(bench) as prepared:
-            workers = bench.of_stage("pretrain", 1).execution.pretrain.workers
-            yield from measure_loader(data, augmentation, prepared, workers=workers)
+        prepared = bench.photographs
+        workers = bench.of_stage("pretrain", 1).execution.pretrain.workers
+        yield from measure_loader(data, augmentation, prepared, workers=workers)
     except NotMeasured as reason:
         yield not_measured(str(reason))
 
@@ -144,8 +147,7 @@ def _fidelity(bench: Bench) -> Iterator[Row]:
     data, augmentation = bench.parameters.data, bench.parameters.pretrain.augmentation
     random.seed(SEED)
     try:
-        with _photographs(bench) as prepared:
-            yield from measure_fidelity(data, augmentation, prepared)
+        yield from measure_fidelity(data, augmentation, bench.photographs)
     except NotMeasured as reason:
         yield not_measured(str(reason))
 

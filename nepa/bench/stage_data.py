@@ -24,7 +24,8 @@ class Pictures(Dataset):
 
     def __init__(self, parameters: Parameters, augmentation: Augmentation | None) -> None:
         images = load_images(parameters, "training")
-        self.pictures = [Image.fromarray(pixels.squeeze(-1)) for pixels in images.pixels]
+        grey = images.pixels.shape[-1] == 1  # which PIL takes without a last axis
+        self.pictures = [Image.fromarray(pixels[..., 0] if grey else pixels) for pixels in images.pixels]
         self.labels = images.labels.tolist()
         self.transform = reference_transform(parameters.data, augmentation)
 

@@ -98,13 +98,14 @@ def _quiet() -> Iterator[None]:
 
 
 def on_this_machine(parameters: Parameters, stage: Stage, batch_size: int) -> Parameters:
-    """The recipe with `batch_size` images a step, and no more threads or workers than cores.
+    """The recipe with `batch_size` images a step on one device, and no more threads or workers than cores.
 
     Where there is no GPU, in float32, and not compiled, which is measured apart.
     """
     cores = len(os.sched_getaffinity(0))
     settings = {"batch_size": batch_size}
-    carried_out = {"workers": min(cores, getattr(parameters.execution, stage).workers)}
+    recipe = getattr(parameters.execution, stage)
+    carried_out = {"workers": min(cores, recipe.workers), "nodes": 1, "gpus": min(1, recipe.gpus)}
     if not torch.cuda.is_available():
         settings["precision"] = "float32"
         carried_out["compile"] = False

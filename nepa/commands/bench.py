@@ -3,12 +3,15 @@
 import logging
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from nepa.bench.measurements import MEASUREMENTS, Bench
 from nepa.bench.results import describe, results_folder
 from nepa.command_line import import_command
+from nepa.errors import UserError
 from nepa.files import write_json
 from nepa.parameters import Parameters
+from nepa.parameters.declared import variants_of
 from nepa.parameters.schema import Stage
 from nepa.runs.provenance import circumstances
 
@@ -30,17 +33,24 @@ def run(
 
     Args:
         what: of `MEASUREMENTS`.
-        stages: of those that train.
+        stages: of those that train; left out where the recipe has no variant of them.
         batch_size: images of a step; None for a device's share of the recipe's batch, as far as it fits.
         seconds: that a comparison should take.
         images: where JPEGs lie that the loaders are to read.
         output: folder; default one below results/bench with the machine's and the recipe's name.
         command: that asked for it.
     """
-    for stage in stages:  # what is measured is of the code whose checksum is kept
+    trained = tuple(stage for stage in stages if variants_of(parameters, stage))
+    if not trained:
+        raise UserError(f"bench: {parameters.recipe} has no variant of {' or '.join(stages)}; name others by --stages")
+    for stage in trained:  # what is measured is of the code whose checksum is kept
         import_command(f"stages.{stage}")
-    bench = Bench(parameters, tuple(stages), batch_size, seconds, images)
-    threads = bench.of_stage("pretrain", 1).threads
+    with TemporaryDirectory() as scratch:
+        _measure(Bench(parameters, trained, batch_size, seconds, Path(scratch), images), what, output, command)
+
+
+def _measure(bench: Bench, what: list[str], output: Path | None, command: str) -> None:
+    parameters, threads = bench.parameters, bench.of_stage("pretrain", 1).threads
     for name in what:
         log.info(f"bench: {name} of {parameters.recipe} ...")
         machine = {"cores": len(os.sched_getaffinity(0)), "load_before": os.getloadavg()[0]}

@@ -20,7 +20,7 @@ from nepa.data.scenes import SPLITS
 from nepa.errors import UserError
 from nepa.parameters.recipes import recipe_parameters
 from nepa.parameters.schema import STAGES
-from nepa.preparation.image_folder import RawImage, find_images
+from nepa.preparation.image_folder import find_images, write_sample
 from nepa.preparation.scene_folder import find_scenes, write_scenes_of_split
 
 log = logging.getLogger("nepa")
@@ -52,8 +52,11 @@ def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     short = shortened(recipe, depth)
-    counts = {split: short["data"][f"{split}_images"] for split in SPLITS}
-    short["data"]["classes"] = _few_images(find_images(images), counts, folder / "images")
+    found, counts = find_images(images), {split: short["data"][f"{split}_images"] for split in SPLITS}
+    for split, count in counts.items():
+        if len(found[split]) < count:
+            raise UserError(f"a rehearsal needs {count} {split} images; there are {len(found[split])}")
+    short["data"]["classes"] = write_sample(found, counts, folder / "images")
     if recipe["segmentation"]:
         _few_scenes(scenes, {split: short["scenes"][split] for split in SPLITS}, folder / "scenes")
     (folder / "recipes").mkdir()
@@ -85,7 +88,7 @@ def shortened(recipe: dict[str, Any], depth: int | None) -> dict[str, Any]:
     seed = recipe["seeds"]["classification"][:1]
     short = recipe | {
         "recipe": f"{recipe['recipe']}-rehearsal",
-        "threads": max(1, os.cpu_count() // max(1, *gpus.values())),
+        "threads": max(1, len(os.sched_getaffinity(0)) // max(1, *gpus.values())),
         "seeds": {"classification": seed, "segmentation": seed},
         "sources": {"images": "images", "scenes": "scenes"},
         "data": recipe["data"]
@@ -109,20 +112,6 @@ def shortened(recipe: dict[str, Any], depth: int | None) -> dict[str, Any]:
         short["model"] = recipe["model"] | {"depth": depth}
         short["segment"]["blocks"] = [min(block, depth - 1) for block in recipe["segment"]["blocks"]]
     return short
-
-
-def _few_images(found: dict[str, list[RawImage]], counts: dict[str, int], folder: Path) -> int:
-    labels = set()
-    for split, count in counts.items():
-        if len(found[split]) < count:
-            raise UserError(f"a rehearsal needs {count} {split} images; there are {len(found[split])}")
-        for number in range(count):
-            image = found[split][number * len(found[split]) // count]
-            labels.add(image.label)
-            path = folder / split / image.label / f"{number:02d}{Path(image.name).suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(image.read())
-    return len(labels)
 
 
 def _few_scenes(source: Path, counts: dict[str, int], folder: Path) -> None:

@@ -84,6 +84,11 @@ class Parameters(Section):
             if self.sources.scenes is None:
                 raise ValueError("sources.scenes is null; name a folder or archive in ADE20K's layout")
             return self
+        if self.sources.scenes is not None:
+            raise ValueError(
+                f"sources.scenes is {self.sources.scenes}, but scenes.source is '{scenes.source}'; scenes composed of "
+                "digits have none (null)"
+            )
         if self.data.source != "digits":
             raise ValueError(f"scenes.source 'digits' needs data.source 'digits', which is '{self.data.source}'")
         if self.segment.crop > scenes.canvas:

@@ -97,9 +97,9 @@ class KnownImages(ImageSource):
 class Digits(KnownImages):
     """scikit-learn's digits."""
 
-    FACTS = {"image_size": 8, "channels": 1, "classes": 10}
+    FACTS = {"image_size": 8, "classes": 10}
     source: Literal["digits"]
-    channels: Literal[1, 3]
+    channels: Literal[1]
     validation_images: Positive
     test_images: Positive
 
@@ -150,11 +150,11 @@ class ImageFolder(ImageSource):
     """Images in class folders or tar files (ILSVRC2012's own included), prepared as shards.
 
     `training_images` and `validation_images` are what the source must hold; of these at most `unreadable_allowed` may
-    be broken. `stored_size` is the shorter side in pixels that is stored, null for the originals as they are; larger
-    images are stored with JPEG quality `stored_quality` and chroma subsampling `stored_chroma`, of which 420 halves
-    both directions. `decode: gpu` decodes, crops and resizes training images on the GPU where their augmentation is
-    crop and flip alone; all else the workers decode. `crop_share` is the part of the resized image that evaluation
-    crops.
+    be broken. `stored_size` is the shorter side in pixels that is stored, null for the originals' own. Larger images,
+    and all that are no JPEG files, are stored with JPEG quality `stored_quality` and chroma subsampling
+    `stored_chroma`, of which 420 halves both directions. `decode: gpu` decodes, crops and resizes training images on
+    the GPU where their augmentation is crop and flip alone; all else the workers decode. `crop_share` is the part of
+    the resized image that evaluation crops.
     """
 
     source: Literal["image_folder"]

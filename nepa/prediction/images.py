@@ -32,5 +32,7 @@ def read_image(path: Path, channels: int) -> Image.Image:
         except UnidentifiedImageError:
             reason = "is empty" if path.stat().st_size == 0 else "is no image of a known format"
             raise UserError(f"{path} {reason}; name a JPEG, PNG or the like") from None
+        except PermissionError:
+            raise UserError(f"{path} cannot be read (no permission); mend its permissions") from None
         except DAMAGED as error:
             raise UserError(f"{path} cannot be read ({error}); fetch it again") from None

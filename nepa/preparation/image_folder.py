@@ -53,7 +53,7 @@ def find_images(path: Path) -> dict[str, list[RawImage]]:
         UserError: something is missing, an archive is truncated, or ILSVRC2012's is not what was published.
     """
     if not path.exists():
-        raise UserError(f"sources.images {path} not found; give the folder or tar file that holds the images")
+        raise UserError(f"{path} not found; sources.images, or --images, names the folder or tar file of the images")
     if path.is_file():
         found = _by_split(path, _members(path))
     elif (path / TRAINING).exists() or (path / VALIDATION).exists():
@@ -69,6 +69,23 @@ def find_images(path: Path) -> dict[str, list[RawImage]]:
         if not images:
             raise UserError(f"{path} has no image below {' or '.join(SPLITS[split])}; expected {split} class folders")
     return {split: sorted(images, key=lambda image: image.name) for split, images in found.items()}
+
+
+def write_sample(found: dict[str, list[RawImage]], counts: dict[str, int], folder: Path) -> int:
+    """Write so many images of each split below `folder`, in class folders, taken evenly from all that were found.
+
+    Returns:
+        the number of their classes.
+    """
+    labels = set()
+    for split, count in counts.items():
+        for number in range(count):
+            image = found[split][number * len(found[split]) // count]
+            labels.add(image.label)
+            path = folder / split / image.label / f"{number:05d}{PurePosixPath(image.name).suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image.read())
+    return len(labels)
 
 
 def _check_archive(path: Path, expected: str) -> None:
@@ -104,7 +121,8 @@ def _members(archive: Path) -> Iterator[RawImage]:
 
 
 def _is_image(path: PurePath) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")  # as macOS adds to archives
+    hidden = any(part.startswith(".") for part in path.parts[-3:])  # as macOS and notebooks add files and classes
+    return path.suffix.lower() in EXTENSIONS and not hidden
 
 
 def _by_split(path: Path, images: Iterator[RawImage]) -> dict[str, list[RawImage]]:

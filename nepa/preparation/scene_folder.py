@@ -23,10 +23,11 @@ from nepa.data.scenes import SPLITS, Classes
 from nepa.errors import UserError
 from nepa.parameters.schema import SceneFolder
 
-LAYOUT = re.compile(r"(?:^|.*/)(images|annotations)/(training|validation)/(\w[\w.-]*)\.(jpg|jpeg|png)", re.IGNORECASE)
+LAYOUT = re.compile(r"(?:^|.*/)(images|annotations)/(training|validation)/([^/.][^/]*)\.(jpg|jpeg|png)", re.IGNORECASE)
 ENDINGS = {"images": {"jpg", "jpeg", "png"}, "annotations": {"png"}}  # JPEG would blur the classes of an annotation
 CLASS_FILES = ("classes.txt", "objectInfo150.txt")
-MOST_CLASSES = 254  # 0 and 255 are no class
+IGNORED = 255  # by MMSegmentation, as is 0, which it makes 255
+MOST_CLASSES = 254
 Member = tuple[str, Callable[[], bytes]]
 
 
@@ -52,11 +53,12 @@ def find_scenes(source: Path) -> tuple[Classes, dict[str, list[RawScene]]]:
     for name, read in members.items():
         if match := LAYOUT.fullmatch(name):
             kind, split, stem, ending = match.groups()
-            if ending.lower() not in ENDINGS[kind]:
+            kind, split, ending = kind.lower(), split.lower(), ending.lower()
+            if ending not in ENDINGS[kind]:
                 raise UserError(f"{source}: {name} must be a PNG file, as annotations are; convert it")
             if stem in found[kind, split]:
                 raise UserError(f"{source}: {split} has two {kind} called {stem}; remove one")
-            found[kind, split][stem] = (ending.lower(), read)
+            found[kind, split][stem] = (ending, read)
     scenes: dict[str, list[RawScene]] = {}
     for split in SPLITS:
         images, annotations = found["images", split], found["annotations", split]
@@ -106,10 +108,10 @@ def write_scenes_of_split(source: Path, split: str, scenes: list[RawScene], clas
                 f"{source}: annotation {scene.stem} is {annotation.shape}, its image, upright, {decoded.shape[:2]}; it "
                 "needs one class for each pixel"
             )
-        known = len(classes.names)
-        if annotation.max() > known:
+        largest, known = annotation.max(where=annotation != IGNORED, initial=0), len(classes.names)
+        if largest > known:
             raise UserError(
-                f"{source}: annotation {scene.stem} has class {annotation.max()}; there are names for {known}"
+                f"{source}: annotation {scene.stem} has class {largest}; there are names for {known}, name it too"
             )
         (target / "images" / split / f"{scene.stem}.{scene.ending}").write_bytes(content)
         (target / "annotations" / split / f"{scene.stem}.png").write_bytes(classified)
@@ -137,7 +139,7 @@ def _members(source: Path) -> Iterator[Member]:
             f"sources.scenes {source} not found; give a folder, zip or tar file in ADE20K's layout"
         ) from None
     except (tarfile.ReadError, zipfile.BadZipFile) as error:
-        raise UserError(f"{source} is no complete zip or tar file ({error}); fetch it again") from None
+        raise UserError(f"{source} is no complete zip or uncompressed tar file ({error}); fetch or unpack it") from None
 
 
 def _classes(source: Path, members: dict[str, Callable[[], bytes]]) -> Classes:

@@ -34,11 +34,13 @@ from nepa.data.image_files import DAMAGED, upright, what_is_wrong
 from nepa.data.images import file_checksum
 from nepa.data.shards import ShardIndex
 from nepa.errors import UserError
-from nepa.files import write_atomically, write_json
+from nepa.files import remove_partial, write_atomically, write_json
 from nepa.parameters.schema import ImageFolder
 from nepa.preparation.image_folder import RawImage, find_images
 
 log = logging.getLogger("nepa")
+READING = ("decode", "image_size", "crop_share", "mean", "std", "evaluate_on")  # say how what is stored is read
+NAMED = 10  # classes in a message
 SMALLEST = 4  # pixels on the shorter side: of fewer a random crop may hold none
 
 
@@ -74,6 +76,7 @@ def prepare_shards(data: ImageFolder, source: Path, work: Path, target: Path, pr
     except LockError:
         raise UserError(f"another process prepares images in {work}; wait until it has ended, or end it") from None
     with closing(lock):
+        remove_partial(target)
         _prepare(data, source, work, target, processes)
 
 
@@ -88,7 +91,8 @@ def _prepare(data: ImageFolder, source: Path, work: Path, target: Path, processe
         if name != name.encode(errors="ignore").decode():
             raise UserError(f"{source} has a class {name!r}, which is no UTF-8 text; rename it")
     if len(classes) != data.classes:
-        raise UserError(f"{source} holds {len(classes)} classes; data.classes is {data.classes}")
+        names = ", ".join(classes[:NAMED]) + (", ..." if len(classes) > NAMED else "")
+        raise UserError(f"{source} holds {len(classes)} classes ({names}); data.classes is {data.classes}")
     work = work / _identity(data, found)
     jobs = {split: list(_jobs(data, work / split, images, classes)) for split, images in found.items()}
     unreadable = _run([job for of_split in jobs.values() for job in of_split], data, source, processes)
@@ -99,7 +103,7 @@ def _prepare(data: ImageFolder, source: Path, work: Path, target: Path, processe
 
 def _identity(data: ImageFolder, found: dict[str, list[RawImage]]) -> str:
     """Names the work: other settings, another source or other code must not go on with it."""
-    content = [data.model_dump(exclude={"decode", "unreadable_allowed"})]
+    content = [data.model_dump(exclude={"unreadable_allowed", *READING})]
     content += [file_checksum(Path(code)) for code in (__file__, image_files.__file__)]
     content += [[image.name, image.size] for images in found.values() for image in images]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]

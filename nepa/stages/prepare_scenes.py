@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nepa.data.images import file_checksum
 from nepa.data.scenes import scenes_folder
-from nepa.files import write_atomically, write_json
+from nepa.files import remove_partial, write_atomically, write_json
 from nepa.parameters import Parameters
 from nepa.parameters.schema import ComposedScenes
 from nepa.preparation.scene_folder import write_scene_folder
@@ -14,8 +14,9 @@ from nepa.preparation.scenes import write_scenes
 
 def run(parameters: Parameters) -> None:
     """Compose the scenes of digits, or copy those of a folder or archive, and record every file's checksum."""
-    scenes = parameters.scenes
-    with write_atomically(scenes_folder(parameters)) as folder:
+    scenes, target = parameters.scenes, scenes_folder(parameters)
+    remove_partial(target)
+    with write_atomically(target) as folder:
         folder.mkdir()
         if scenes is None:
             return

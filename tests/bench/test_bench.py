@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import needs_compiler
+from conftest import ROOT, needs_compiler
 
 from nepa.bench import matrix, measurements, start
 from nepa.bench.growth import HEAD, SWEEPS
@@ -18,10 +19,15 @@ from nepa.bench.growth_figure import draw_growth, slope
 from nepa.bench.measurements import MEASUREMENTS, Bench
 from nepa.bench.results import results_folder
 from nepa.bench.rows import Row
-from nepa.bench.workload import Workload
+from nepa.bench.stage_data import prepared_dataset, reference_batches
+from nepa.bench.workload import Workload, on_this_machine
 from nepa.command_line import MEASURED, main
+from nepa.data.images import Images
 from nepa.errors import UserError
-from nepa.parameters import load_parameters
+from nepa.parameters import Parameters, load_parameters
+from nepa.parameters.recipes import recipe_parameters
+from nepa.parameters.schema import STAGES, Stage
+from nepa.stages.prepare_images import write_splits
 
 CIRCUMSTANCES = {"what", "recipe", "command", "hardware", "versions", "threads", "cores", "load_before", "finished"}
 without_a_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -197,7 +203,39 @@ def test_impossible_requests_are_one_line(arguments: list[str], project: Path, c
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_step_has_the_recipe_s_batch_where_it_fits(project: Path) -> None:
-    bench = Bench(load_parameters(), ("pretrain",), None, seconds=2000.0)
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_device_s_share_is_a_recipe_of_its_own(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process whose start is measured reads it as one."""
+    monkeypatch.chdir(ROOT)
+    parameters = on_this_machine(recipe_parameters("imagenet-base-paper"), stage, 2)
+    assert Parameters.model_validate_json(parameters.model_dump_json()) == parameters
+
+
+def test_a_stage_without_variants_is_left_out(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text()) | {"scenes": None, "segmentation": {}}
+    raw["segment"]["blocks"] = [0, 1, 2, 5]  # beyond the model's
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    bench(tmp_path / "out", "--what", "waiting", "--stages", "segment", "finetune", "--batch-size", "10")
+    assert [row["stage"] for row in content(tmp_path / "out", "waiting")["rows"]] == ["finetune"]
+    assert main(["bench", "--what", "waiting", "--stages", "segment"]) == 2
+    assert "smallest has no variant of segment; name others by --stages" in capsys.readouterr().err
+
+
+def test_coloured_images_in_memory_are_read_as_the_reference_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    parameters = on_this_machine(recipe_parameters("cifar10-cpu"), "pretrain", 2)
+    monkeypatch.chdir(tmp_path)
+    images = Images(np.zeros((4, 32, 32, 3), np.uint8), np.arange(4))
+    write_splits(Path("data/cifar10-cpu/images"), {"training": images}, "black", None)
+    dataset = prepared_dataset(parameters, "pretrain")
+    batch = next(reference_batches(parameters, "pretrain", dataset, count=1))
+    assert batch["images"].shape == (2, 3, 32, 32)
+
+
+def test_a_step_has_the_recipe_s_batch_where_it_fits(project: Path, tmp_path: Path) -> None:
+    bench = Bench(load_parameters(), ("pretrain",), None, 2000.0, tmp_path)
     assert bench.of_stage("pretrain").pretrain.batch_size == 32  # the recipe's
-    assert Bench(load_parameters(), ("pretrain",), 6, 20.0).of_stage("pretrain").pretrain.batch_size == 6
+    six = Bench(load_parameters(), ("pretrain",), 6, 20.0, tmp_path)
+    assert six.of_stage("pretrain").pretrain.batch_size == 6

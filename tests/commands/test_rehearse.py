@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from nepa.command_line import main
+from nepa.commands.rehearse import shortened
 from nepa.parameters import load_parameters
 from nepa.parameters.recipes import recipe_text
 from nepa.parameters.schema import STAGES
@@ -210,6 +211,16 @@ def test_a_rehearsal_begins_with_a_valid_recipe(place: Path, capsys: pytest.Capt
     assert main(["rehearse", "mine", "--images", "photographs"]) == 2
     assert "recipes/mine.yaml: pretraining.other: objective.shfit: unknown key" in capsys.readouterr().err
     assert not (place / "rehearsal").exists()
+
+
+def test_a_rehearsal_takes_the_cores_that_it_may() -> None:
+    """As in a job of a cluster, whose node has more."""
+    may = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(may)})
+    try:
+        assert shortened(yaml.safe_load(recipe_text("imagenet-base-paper")), None)["threads"] == 1
+    finally:
+        os.sched_setaffinity(0, may)
 
 
 def test_a_rehearsal_needs_a_recipe_with_images(place: Path, capsys: pytest.CaptureFixture) -> None:

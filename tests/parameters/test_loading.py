@@ -55,6 +55,7 @@ def test_the_default_is_valid() -> None:
         ("execution.pretrain.gpus", 3, ["pretrain.batch_size 32", "multiple of 3: execution.pretrain has 3 processes"]),
         ("execution.finetune.images_per_pass", 1, ["images_per_pass must be at least 2", "mixes pairs"]),
         ("sources.images", "flowers", ["sources.images is flowers", "data.source is 'digits'"]),
+        ("sources.scenes", "streets", ["sources.scenes is streets", "scenes.source is 'digits'"]),
         ("scenes.digits_per_scene", [3, 500], ["scenes.digits_per_scene 500", "197 images of a split"]),
         ("seeds.classification", [2**32], ["seeds.classification.0", "less than 4294967296"]),
         ("segment.batch_size", 1, ["segment.batch_size must be at least 2", "batch norm"]),

@@ -184,14 +184,18 @@ def test_a_source_in_another_place_or_packed_gives_the_same_files(tmp_path: Path
     assert written[0] == written[1] == written[2]
 
 
-def test_class_folders_may_be_links_and_hidden_files_are_no_images(tmp_path: Path) -> None:
+def test_class_folders_may_be_links_and_what_is_hidden_is_left_out(tmp_path: Path) -> None:
     raw, subset = as_folder(tmp_path / "raw"), tmp_path / "subset"
     for folder in raw.glob("*/*"):
         (folder / "._image_00.JPEG").write_bytes(b"what macOS adds")
+        (folder.parent / ".ipynb_checkpoints").mkdir(exist_ok=True)
+        (folder.parent / ".ipynb_checkpoints/image_00-checkpoint.JPEG").write_bytes(picture(0))
         (subset / folder.parent.name).mkdir(parents=True, exist_ok=True)
         (subset / folder.parent.name / folder.name).symlink_to(folder)
     assert {split: len(images) for split, images in find_images(subset).items()} == {"training": 12, "validation": 6}
-    packed = files() | {f"{name.replace('image', '._image')}": b"the same" for name in files()}
+    packed = files()
+    for name in files():
+        packed |= dict.fromkeys((name.replace("image", "._image"), name.replace("/n0", "/.n0")), b"the same")
     assert len(find_images(write_tar(tmp_path / "all.tar", packed))["training"]) == 12
 
 
@@ -297,7 +301,7 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     raw = as_folder(tmp_path / "raw")
     for source, changes, message in (
         (raw, {"training_images": 13}, "holds 12 training images; data.training_images is 13"),
-        (raw, {"classes": 4}, "holds 3 classes; data.classes is 4"),
+        (raw, {"classes": 4}, r"holds 3 classes \(n01, n02, n03\); data.classes is 4"),
         (tmp_path / "nowhere", {}, "nowhere not found"),
         (raw / "train", {}, "has no image below train or training"),
     ):
@@ -405,9 +409,12 @@ def test_a_killed_preparation_goes_on(tmp_path: Path, with_workers: bool) -> Non
     assert not psutil.wait_procs(workers, timeout=20)[1]
     finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*/*/*.json")}
     assert finished and not (tmp_path / "images").exists()
+    for left in (tmp_path / f".images.{process.pid}.partial", tmp_path / f".images.{os.getppid()}.partial"):
+        left.mkdir()  # as of one that is killed at its end, and of one that lives
     kept = {path.with_suffix(".tar").stat().st_ino for path in finished}
-    folder = prepare(tmp_path, raw, settings())
+    folder = prepare(tmp_path, raw, settings(image_size=14, std=0.25))  # the same is stored
     assert kept <= {path.stat().st_ino for path in folder.rglob("*.tar")}
+    assert list(tmp_path.glob(".images.*.partial")) == [left]
     assert len(colours(folder, "training")) == 12
 
 

@@ -85,6 +85,32 @@ def test_folders_may_be_links(tmp_path: Path) -> None:
     assert len(list((tmp_path / "scenes/images").rglob("*.jpg"))) == 5
 
 
+def test_names_are_the_source_s_own(tmp_path: Path) -> None:
+    """Folders in capitals and scenes with spaces are read; what is hidden is not."""
+    contents = {name.replace("images/training/", "Images/Training/"): content for name, content in files().items()}
+    contents = {name.replace("scene_1", "scène (1)"): content for name, content in contents.items()}
+    contents |= {"images/training/._scene_0.jpg": b"what macOS adds", "annotations/training/._scene_0.png": b"too"}
+    write(as_zip(tmp_path, contents), tmp_path / "scenes")
+    found = sorted(path.name for path in (tmp_path / "scenes/images/training").iterdir())
+    assert found == ["scene_0.jpg", "scene_2.jpg", "scène (1).jpg"]
+
+
+def test_255_is_no_class(tmp_path: Path) -> None:
+    """As in Pascal VOC's annotations: MMSegmentation neither trains on it nor scores it."""
+    import nepa.segmentation  # noqa: F401 - lets MMSegmentation be imported
+
+    # isort: split
+    from mmseg.datasets.transforms import LoadAnnotations
+
+    annotation = np.full((20, 30), 255, np.uint8)
+    annotation[:5] = 2
+    contents = files() | {"annotations/training/scene_2.png": encoded(annotation, "PNG")}
+    write(as_zip(tmp_path, contents), tmp_path / "scenes")
+    path = tmp_path / "scenes/annotations/training/scene_2.png"
+    of_ade20k = {"seg_map_path": str(path), "seg_fields": [], "reduce_zero_label": True}
+    assert set(np.unique(LoadAnnotations()(of_ade20k)["gt_seg_map"])) == {1, 255}
+
+
 def test_a_mark_of_the_byte_order_is_no_part_of_a_name(tmp_path: Path) -> None:
     contents = files() | {"classes.txt": "tree\nsky\n".encode("utf-8-sig")}
     assert write(as_zip(tmp_path, contents), tmp_path / "scenes").names == ("tree", "sky")
@@ -145,7 +171,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
             "classes.txt": "".join(f"{number}\n" for number in range(255)).encode()
         },
         "has neither classes.txt nor objectInfo150.txt": {"classes.txt": None},
-        "annotation scene_2 has class 3; there are names for 2": {
+        "annotation scene_2 has class 3; there are names for 2, name it too": {
             "annotations/training/scene_2.png": encoded(PICTURE[..., 0] + 3, "PNG")
         },
         "classes.txt names 1 classes; name two at least": {"classes.txt": b"tree\n"},
@@ -188,7 +214,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         find_scenes(tmp_path / "deflated.zip")
     truncated = as_tar(tmp_path, files())
     truncated.write_bytes(truncated.read_bytes()[:3000])
-    with pytest.raises(UserError, match="raw.tar is no complete zip or tar file"):
+    with pytest.raises(UserError, match="raw.tar is no complete zip or uncompressed tar file .*; fetch or unpack it"):
         find_scenes(truncated)
 
 
