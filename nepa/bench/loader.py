@@ -23,7 +23,7 @@ from nepa.preparation.image_folder import find_images, write_sample
 from nepa.preparation.shards import prepare_shards
 from nepa.training.engine import build_dataloader
 
-MOST_IMAGES = 2048  # of a split: in the page cache they are measured alike, and all of ImageNet would take hours
+MOST_IMAGES = 2048  # they are read from the page cache again and again; to prepare all of ImageNet takes hours
 # What is compared: whose loader on which files, and what with.
 COMPARISONS = (
     (("ours", "stored"), ("reference", "originals")),
@@ -33,17 +33,15 @@ COMPARISONS = (
 
 
 def prepare_for_bench(data: ImageFolder, path: Path, folder: Path) -> dict[str, Path]:
-    """Prepare images of what lies at `path` as the recipe stores them, and the originals as they are.
+    """Prepare training images of what lies at `path` as the recipe stores them, and the originals as they are.
 
     Returns:
         the prepared folders by the names `stored` and `originals`.
     """
     found = find_images(path)
-    counts = {split: min(MOST_IMAGES, len(images)) for split, images in found.items()}
-    classes = write_sample(found, counts, folder / "sample")
-    source = data.model_copy(
-        update={"classes": classes} | {f"{split}_images": count for split, count in counts.items()}
-    )
+    count = min(MOST_IMAGES, len(found["training"]))
+    classes = write_sample(found, {"training": count, "validation": 1}, folder / "sample")
+    source = data.model_copy(update={"classes": classes, "training_images": count, "validation_images": 1})
     prepared = {"stored": folder / "stored", "originals": folder / "originals"}
     for name, target in prepared.items():
         size = data.stored_size if name == "stored" else None
