@@ -9,8 +9,7 @@ from nepa.errors import UserError
 from nepa.model.description import Description
 from nepa.parameters.schema import Model
 
-# What is computed with, by the reference's defaults; LayerScale is off at 0.
-SIZES = {"hidden_size": None, "intermediate_size": None, "layerscale_value": 1e-5}
+NUMBERS = {"hidden_size": None, "intermediate_size": None, "layerscale_value": 1e-5}  # by the reference's defaults
 
 
 def describe_reference(config: dict[str, Any], classes: int) -> Description:
@@ -36,12 +35,18 @@ def describe_reference(config: dict[str, Any], classes: int) -> Description:
         value = config.get(key, "gelu" if key == "hidden_act" else expected)
         if value != expected:
             raise UserError(f"config.json: {key} is {value!r}; only {expected!r} can be converted")
-    for key, default in SIZES.items():
-        value = config.get(key, default)
-        if not isinstance(value, int | float) or value < 0 or (key != "layerscale_value" and not value):
+    if classes and not config.get("add_pooling_layer", False):
+        raise UserError(
+            "config.json: add_pooling_layer is not true; a classifier of the last token has no norm before its head, "
+            "only that of the mean can be converted"
+        )
+    numbers = {key: config.get(key, default) for key, default in NUMBERS.items()}
+    width, hidden, layer_scale = numbers.values()
+    if layer_scale is None:  # the reference then has none
+        del numbers["layerscale_value"]
+    for key, value in numbers.items():
+        if not isinstance(value, int | float) or value <= 0:
             raise UserError(f"config.json: {key} is {value!r}, expected a number above 0; fetch it again")
-    width, hidden = config["hidden_size"], config["intermediate_size"]
-    layer_scale = config.get("layerscale_value", SIZES["layerscale_value"])
     names = config.get("id2label") if classes else None
     if names is not None and not isinstance(names, dict):
         raise UserError(f"config.json: id2label holds {type(names).__name__}, expected an object; fetch it again")
@@ -54,7 +59,7 @@ def describe_reference(config: dict[str, Any], classes: int) -> Description:
                 heads=config["num_attention_heads"],
                 mlp="swiglu" if gated else "gelu",
                 mlp_ratio=_ratio(hidden, width),
-                layer_scale=layer_scale if layer_scale > 0 else None,
+                layer_scale=layer_scale,
                 qk_norm=config.get("qk_norm", False),
                 rope=True,
                 rope_base=config.get("rope_theta", 100.0),
@@ -71,6 +76,7 @@ def describe_reference(config: dict[str, Any], classes: int) -> Description:
             std=0.5,
             # The released code evaluates ViT-L and ViT-B so; `crop_pct` is in the files that are written here.
             crop_share=config.get("crop_pct", 0.95 if width == 1024 else 0.875),
+            attention="causal" if classes and config.get("is_causal", True) else "bidirectional",
             class_names=names and [names[str(number)] for number in range(classes)],
             reference=config,
         )
@@ -92,6 +98,11 @@ def reference_config(description: Description) -> dict[str, Any]:
         value = getattr(model, key)
         if value != expected:
             raise UserError(f"model.{key} is {value}; the reference implementation only has {expected}")
+    if description.kind == "classifier" and description.pool != "mean":
+        raise UserError(
+            f"finetune.pool is {description.pool}; the reference implementation has no norm between it and the head, "
+            "only after the mean"
+        )
     gated = model.mlp == "swiglu"
     classes = description.classes
     return {
@@ -113,10 +124,19 @@ def reference_config(description: Description) -> dict[str, Any]:
         "qk_norm": model.qk_norm,
         "qk_norm_bias": False,
         "qk_norm_affine": model.qk_norm,
-        "layerscale_value": model.layer_scale or 0.0,
+        "layerscale_value": model.layer_scale,
         "pos_embed_rescale": model.rope_rescale,
+        "is_causal": _is_causal(description),
+        "add_pooling_layer": classes > 0,
         "crop_pct": description.crop_share,
     } | ({"num_labels": classes, "id2label": dict(enumerate(description.names))} if classes else {})
+
+
+def _is_causal(description: Description) -> bool:
+    """As a classifier was fine-tuned, a backbone pretrained."""
+    if description.kind == "classifier":
+        return description.attention == "causal"
+    return all(run.settings.get("causal_mask", True) for run in description.training)
 
 
 def _ratio(hidden: int, width: int) -> float:

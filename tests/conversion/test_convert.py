@@ -12,7 +12,10 @@ from safetensors.torch import load_file, save_file
 
 import nepa  # noqa: F401 - registers the models with timm
 from nepa.command_line import main
+from nepa.conversion.reference_config import describe_reference, reference_config
+from nepa.model.description import describe
 from nepa.model.rotary_embedding import RotaryEmbedding
+from nepa.parameters import load_parameters
 
 GOLDEN = ("pretrain_gelu", "pretrain_gelu_affine", "pretrain_swiglu", "classify_gelu_affine")
 
@@ -26,6 +29,8 @@ def golden(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
 def published(folder: Path, name: str) -> Path:
     """A folder as the reference implementation publishes its models."""
     config, tensors = golden(name)
+    if name.startswith("classify"):
+        config |= {"is_causal": False, "add_pooling_layer": True}  # as its figures were computed
     folder.mkdir()
     weights = {key.removeprefix("param."): value for key, value in tensors.items() if key.startswith("param.")}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
@@ -69,18 +74,38 @@ def test_timm_computes_the_reference_s_figures(tmp_path: Path, name: str) -> Non
             torch.testing.assert_close(found, tensors["output.last_hidden_state"], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("variant", ["full", "gated_mlp"])
+@pytest.mark.parametrize("variant", ["full", "gated_mlp", "no_causal_mask"])
 def test_the_pipeline_s_checkpoints_round_trip(project: Path, variant: str) -> None:
     for stage, name in (("pretrain", "backbone"), ("finetune", "classifier")):
         assert main([stage, "--variant", variant]) == 0
         source = Path(f"checkpoints/smallest/{stage}/{variant}/seed-0/{name}.safetensors")
         there = convert(source, project / f"{name}-reference", "reference")
-        assert json.loads((there / "config.json").read_text())["qk_norm_affine"]
+        config = json.loads((there / "config.json").read_text())
+        assert config["qk_norm_affine"]
+        # What the reference's own code computes with these weights: its defaults are causal, and the last token.
+        assert config["is_causal"] == (stage == "pretrain" and variant != "no_causal_mask")
+        assert config["add_pooling_layer"] == (stage == "finetune")
         back = convert(there, project / f"{name}-back", "pipeline")
         assert equal(source, back)
         model = timm.create_model(f"local-dir:{convert(source, project / name, 'timm')}", pretrained=True)
         assert all(model.state_dict()[key].equal(weight) for key, weight in load_file(source).items())
         assert model.norm.eps == 1e-6 and model.pretrained_cfg["mean"] == [0.5]
+
+
+def test_a_reference_s_classifier_attends_as_its_config_says(tmp_path: Path) -> None:
+    source = published(tmp_path / "published", "classify_gelu_affine")
+    config = json.loads((source / "config.json").read_text())
+    del config["is_causal"]  # the reference's default is causal
+    (source / "config.json").write_text(json.dumps(config))
+    card = (convert(source, tmp_path / "timm", "timm") / "README.md").read_text()
+    assert "model.forward_features(images, is_causal=True)" in card
+
+
+def test_the_reference_has_no_layer_scale_where_its_config_has_null(prepared: Path) -> None:
+    parameters = load_parameters(prepared / "params.yaml")
+    model = parameters.model.model_copy(update={"layer_scale": None})
+    config = reference_config(describe(parameters.model_copy(update={"model": model})))
+    assert config["layerscale_value"] is None and describe_reference(config, 0).model.layer_scale is None
 
 
 def test_mmsegmentation_builds_and_loads_the_backbone(tmp_path: Path) -> None:
@@ -136,7 +161,8 @@ def test_what_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
         ({"hidden_act": "relu"}, "hidden_act is 'relu'; only 'gelu' can be converted"),
         ({"qkv_bias": False}, "qkv_bias is False; only True"),
         ({"hidden_size": 0}, "hidden_size is 0, expected a number above 0"),
-        ({"layerscale_value": None}, "layerscale_value is None, expected a number"),
+        ({"layerscale_value": 0}, "layerscale_value is 0, expected a number"),
+        ({"layerscale_value": None}, "gamma_1"),
         ({"model_type": "vit"}, "model_type 'vit' is not the reference's"),
     ):
         (source / "config.json").write_text(json.dumps(config | changes))
@@ -151,6 +177,11 @@ def test_what_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
 
 
 def test_what_cannot_be_written(project: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["pretrain"]) == 0 and main(["finetune", "--variant", "probe_last_token"]) == 0
+    capsys.readouterr()
+    source = Path("checkpoints/smallest/finetune/probe_last_token/seed-0/classifier.safetensors")
+    message = "finetune.pool is last_token; the reference implementation has no norm"
+    assert message in refused(source, project / "target", "reference", capsys)
     assert main(["pretrain", "--variant", "plain"]) == 0
     source = Path("checkpoints/smallest/pretrain/plain/seed-0/backbone.safetensors")
     capsys.readouterr()
