@@ -92,13 +92,18 @@ def test_the_pipeline_s_checkpoints_round_trip(project: Path, variant: str) -> N
         assert model.norm.eps == 1e-6 and model.pretrained_cfg["mean"] == [0.5]
 
 
-def test_a_reference_s_classifier_attends_as_its_config_says(tmp_path: Path) -> None:
+def test_a_reference_s_classifier_attends_and_pools_as_its_config_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     source = published(tmp_path / "published", "classify_gelu_affine")
     config = json.loads((source / "config.json").read_text())
     del config["is_causal"]  # the reference's default is causal
     (source / "config.json").write_text(json.dumps(config))
     card = (convert(source, tmp_path / "timm", "timm") / "README.md").read_text()
     assert "model.forward_features(images, is_causal=True)" in card
+    (source / "config.json").write_text(json.dumps(config | {"add_pooling_layer": False}))
+    error = refused(source, tmp_path / "again", "timm", capsys)
+    assert "a classifier of the last token has no norm before its head" in error
 
 
 def test_the_reference_has_no_layer_scale_where_its_config_has_null(prepared: Path) -> None:
