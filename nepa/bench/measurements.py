@@ -136,9 +136,8 @@ def _timed(bench: Bench, parameters: Parameters, stage: Stage) -> Iterator[Row]:
 def _loader(bench: Bench) -> Iterator[Row]:
     data, augmentation = bench.parameters.data, bench.parameters.pretrain.augmentation
     try:
-        prepared = bench.photographs
         workers = bench.of_stage("pretrain", 1).execution.pretrain.workers
-        yield from measure_loader(data, augmentation, prepared, workers=workers)
+        yield from measure_loader(data, augmentation, bench.photographs, workers=workers)
     except NotMeasured as reason:
         yield not_measured(str(reason))
 

@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,7 @@ def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None
     folder.mkdir(parents=True)
     short = shortened(recipe, depth)
     found, counts = find_images(images), {split: short["data"][f"{split}_images"] for split in SPLITS}
-    for split, count in counts.items():
-        if len(found[split]) < count:
-            raise UserError(f"a rehearsal needs {count} {split} images; there are {len(found[split])}")
+    _check_enough(found, counts, "images")
     short["data"]["classes"] = write_sample(found, counts, folder / "images")
     if recipe["segmentation"]:
         _few_scenes(scenes, {split: short["scenes"][split] for split in SPLITS}, folder / "scenes")
@@ -114,10 +113,15 @@ def shortened(recipe: dict[str, Any], depth: int | None) -> dict[str, Any]:
     return short
 
 
-def _few_scenes(source: Path, counts: dict[str, int], folder: Path) -> None:
-    classes, found = find_scenes(source)
+def _check_enough(found: Mapping[str, Sized], counts: dict[str, int], what: str) -> None:
     for split, count in counts.items():
         if len(found[split]) < count:
-            raise UserError(f"a rehearsal needs {count} {split} scenes; there are {len(found[split])}")
+            raise UserError(f"a rehearsal needs {count} {split} {what}; there are {len(found[split])}")
+
+
+def _few_scenes(source: Path, counts: dict[str, int], folder: Path) -> None:
+    classes, found = find_scenes(source)
+    _check_enough(found, counts, "scenes")
+    for split, count in counts.items():
         write_scenes_of_split(source, split, found[split][:count], classes, folder)
     (folder / "classes.txt").write_text("\n".join(classes.names) + "\n")
