@@ -50,12 +50,10 @@ def read_side(name: str) -> Side:
         beside = folder.resolve().parent / "params.yaml" if folder.resolve().name == "results" else None
         return _read(name, LocalFileSystem(), beside, folder)
     try:
-        if ":" in name:
-            raise SCMError("a file or folder in a revision")  # DVC takes git's object for a commit
         Repo.find_root()
         files = DVCFileSystem(rev=name)
         files.info("/")  # looks the revision up
-    except (NotDvcRepoError, SCMError):
+    except (NotDvcRepoError, SCMError, AttributeError):  # the last where git's object is a file's or a folder's
         raise UserError(
             f"compare: '{name}' is no folder of results, and no git revision or experiment here; "
             "see `git log` and `dvc exp list`"

@@ -157,7 +157,8 @@ def test_revisions_experiments_and_what_lies_here(repository: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    ("place", "name"), [("repository", "nope"), ("repository", "HEAD:results"), ("states", "nope")]
+    ("place", "name"),
+    [("repository", "nope"), ("repository", "HEAD:results"), ("repository", "HEAD^{tree}"), ("states", "nope")],
 )
 def test_unknown_names(place: str, name: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture) -> None:
     request.getfixturevalue(place)
