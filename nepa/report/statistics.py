@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t, ttest_ind
+from scipy.stats import nct, t, ttest_ind
+
+POWER = 0.8
+MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,21 @@ def paired_difference(ours: dict[int, float], other: dict[int, float]) -> Differ
     half = float(t.ppf(0.975, n - 1)) * error
     chance = 2 * float(t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
     return Difference(mean, mean - half, mean + half, n, chance)
+
+
+def seeds_needed(difference: Difference, expected: float) -> int | None:
+    """With how many seeds an interval excludes 0 in four of five cases, were the true difference `expected`.
+
+    By the power of the two-sided t-test at 5 %, with the deviation between pairs in `difference`, of two seeds at
+    least; of few seeds that is itself known roughly.
+
+    Returns:
+        None where more than `MOST_SEEDS` are needed.
+    """
+    deviation = (difference.high - difference.low) / 2 / float(t.ppf(0.975, difference.n - 1)) * np.sqrt(difference.n)
+    seeds = np.arange(2, MOST_SEEDS + 1)
+    power = nct.sf(t.ppf(0.975, seeds - 1), seeds - 1, abs(expected) / deviation * np.sqrt(seeds))
+    return int(seeds[power >= POWER][0]) if (power >= POWER).any() else None
 
 
 def independent_difference(ours: dict[int, float], other: dict[int, float]) -> Difference | None:

@@ -10,9 +10,9 @@ from nepa.parameters.declared import declared_runs
 from nepa.report.collect import Run
 from nepa.report.comparisons import Comparison, PaperTable
 from nepa.report.figures.confusion import SHOWN as CONFUSION_OF
-from nepa.report.markdown import bold, interval, joined, link, paper_figure, section
+from nepa.report.markdown import NONE, bold, interval, joined, link, paper_figure, section
 from nepa.report.paper import paper, scored_stage
-from nepa.report.statistics import Difference, holds_among, paired_difference
+from nepa.report.statistics import MOST_SEEDS, Difference, holds_among, paired_difference, seeds_needed
 from nepa.report.verdict import by_seed, can_decide, lost_seeds
 
 # In the order of the summary. `reference` is no finding.
@@ -26,6 +26,8 @@ FLOORS = (
     ("patch_embedding_trained", "from_scratch"),
     ("patch_embedding_trained", "from_scratch_long"),
 )
+# In the paper these fail: whether they do better than random weights here.
+FAILURES = tuple((variant, "from_scratch") for variant in paper()["failures"])
 # The picture that shows a table's rows best, and the heading it stands under.
 PICTURES = {
     "ablation": ("curves", "Fig. 7"),
@@ -97,21 +99,23 @@ def intervals(tables: list[PaperTable], runs: list[Run]) -> str:
     kept = [f"`{name}`" for name, holds in zip(differences, held, strict=True) if holds]
     resolved = sum(difference.resolved for difference in differences.values())
     return (
-        f"Intervals that decide something (one that stands twice counts once): {len(differences)}, excluding 0: "
-        f"{resolved}; one in twenty does so by chance. Still excluding it when judged together, by Holm's correction: "
-        f"{joined(kept) if kept else 'none'}."
+        f"Comparisons that an interval decides (one that stands twice counts once): {len(differences)}; {resolved} of "
+        "these intervals exclude 0, and one in twenty does so by chance. Excluding it when judged together, by Holm's "
+        f"correction: {joined(kept) if kept else 'none'}."
     )
 
 
 def gain(runs: list[Run]) -> str:
-    """What pretraining is worth over random weights here; where that is little, its variants have little to lose."""
-    found = [f"`{name}`: {interval(difference)}" for name, difference in _over_random_weights(runs).items()]
-    if not found:
-        return ""
-    return (
-        f"What pretraining is worth over random weights here: {joined(found)}. A part of it that costs more than that "
-        "when left out leaves weights that are worse than random ones."
+    """What pretraining is worth over random weights here, and what without the parts that make it fail in the paper;
+    where the first is little, its variants have little to lose."""
+    found, failing = (
+        joined(f"`{name}`: {interval(difference)}" for name, difference in _over_random_weights(runs, pairs).items())
+        for pairs in (FLOORS, FAILURES)
     )
+    if found == NONE:
+        return ""
+    said = f"What pretraining is worth over random weights here: {found}."
+    return said if failing == NONE else f"{said} The same of what fails in the paper: {failing}."
 
 
 def unequal(tables: list[PaperTable], runs: list[Run]) -> str:
@@ -141,15 +145,15 @@ def _differ(runs: list[Run], stage: str, first: str, second: str, fact: str) -> 
     return all(values) and values[0] != values[1]
 
 
-def _over_random_weights(runs: list[Run]) -> dict[str, Difference]:
-    pairs = {
+def _over_random_weights(runs: list[Run], pairs: tuple[tuple[str, str], ...] = FLOORS) -> dict[str, Difference]:
+    differences = {
         f"{pretrained} − {random}": paired_difference(
             *(by_seed(runs, "finetune", name, "top1") for name in (pretrained, random))
         )
-        for pretrained, random in FLOORS
+        for pretrained, random in pairs
         if not any(lost_seeds(runs, "finetune", name, "top1") for name in (pretrained, random))
     }
-    return {name: difference for name, difference in pairs.items() if can_decide(difference)}
+    return {name: difference for name, difference in differences.items() if can_decide(difference)}
 
 
 def findings_table(recipe: str, tables: list[PaperTable], figures: dict[str, str]) -> pd.DataFrame:
@@ -173,6 +177,7 @@ def findings_table(recipe: str, tables: list[PaperTable], figures: dict[str, str
                 "row": f"`{row.variant}`",
                 "here": _here(table, row),
                 "paper": _paper_difference(table, row),
+                "seeds needed": _seeds_needed(table, row),
                 "evidence": joined(evidence),
             }
         )
@@ -207,9 +212,10 @@ def what_did_not_run(parameters: Parameters, rows: int, recipes: Path, runs: lis
     others = sorted({path.stem for path in recipes.glob("*.yaml")} - {run.recipe for run in runs} - {current})
     return [
         f"declared by `{current}` and absent: {joined(missing, '; ') if missing else 'nothing'}",
-        f"rows of the paper beside which `{current}` has no run: "
+        f"rows of the paper's tables that `{current}` stands for, beside which it has no run: "
         + (link(str(rows), "Rows of the paper that have not run") if rows else "none"),
-        f"recipes without any result here: {joined(f'`{name}`' for name in others) if others else 'none'}",
+        "recipes without any result here, hence nothing beside the rows that are theirs alone, such as ViT-L's: "
+        + (joined(f"`{name}`" for name in others) if others else "none"),
     ]
 
 
@@ -233,7 +239,20 @@ def _here(table: PaperTable, row: Comparison) -> str:
 
 
 def _paper_difference(table: PaperTable, row: Comparison) -> str:
+    difference = _stated_difference(table, row)
+    return paper_figure(row.paper) if difference is None else f"{difference:+.1f}"
+
+
+def _seeds_needed(table: PaperTable, row: Comparison) -> str:
+    stated = _stated_difference(table, row)
+    if stated is None or row.verdict.kind == "not tested" or not can_decide(row.difference):
+        return NONE
+    return str(seeds_needed(row.difference, stated) or f"> {MOST_SEEDS}")
+
+
+def _stated_difference(table: PaperTable, row: Comparison) -> float | None:
+    """The paper's, between two rows that it gives figures of."""
     reference = next((other.paper for other in table.rows if other.variant == table.reference), None)
     if isinstance(row.paper, float) and isinstance(reference, float) and row.variant != table.reference:
-        return f"{reference - row.paper:+.1f}"
-    return paper_figure(row.paper)
+        return reference - row.paper
+    return None

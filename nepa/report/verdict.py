@@ -127,9 +127,9 @@ def level_verdict(values: dict[int, float], figure: float, lost: str = "") -> Ve
 
 
 def _beside(difference: Difference, paper: float) -> str:
-    """Whether an interval that holds 0 holds the paper's difference as well; then it speaks against neither."""
-    also = "and so does" if difference.low <= paper <= difference.high else "but not"
-    return f": the interval holds 0, {also} the paper's {paper:+.1f}"
+    """Whether an interval that contains 0 contains the paper's difference as well; then it speaks against neither."""
+    also = "and also" if difference.low <= paper <= difference.high else "but not"
+    return f": the interval contains 0 {also} the paper's {paper:+.1f}"
 
 
 def _failure(tuned: list[Run], pretrained: dict[int, str], mode: str) -> Verdict:

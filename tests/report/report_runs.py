@@ -19,7 +19,8 @@ PROVENANCE = {
     "finished": "2026-01-01T00:00:00+00:00",
 }
 HISTORIES = {
-    "pretrain": "step,loss,learning_rate,gradient_norm,relative_spread\n4,-0.5,0.1,1,0.5\n8,-0.9,0,1,0.6\n",
+    "pretrain": "step,loss,learning_rate,gradient_norm,relative_spread,mean_pairwise_cosine,effective_rank\n"
+    "4,-0.5,0.1,1,0.5,0.5,2\n8,-0.9,0,1,0.6,0.4,3\n",
     "finetune": "step,loss,learning_rate,gradient_norm,top1\n4,2,0.1,1,20\n8,1,0,1,60\n",
     "segment": "step,loss,learning_rate,gradient_norm\n4,2,0.1,1\n",
 }

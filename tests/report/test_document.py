@@ -82,9 +82,11 @@ def test_the_summary_says_what_ran_and_what_did_not(text: str) -> None:
     assert "have been made here: 5, of which 1 reproduced, 1 partly reproduced, 0 not reproduced, 3 not" in summary
     assert "collapsed; full − it: +70.5 [" in summary
     # That of the floor: the mask's has no width, and what fails in the paper is judged by its status.
-    assert "Intervals that decide something (one that stands twice counts once): 1, excluding 0: 1; one" in summary
+    assert "an interval decides (one that stands twice counts once): 1; 1 of these intervals exclude 0, and" in summary
     assert "judged together, by Holm's correction: `full − from_scratch, top1`." in summary
     assert "What pretraining is worth over random weights here: `full − from_scratch`: +" in summary
+    failing = "`no_shift − from_scratch`: +10.0 [+9.9, +10.1], `no_stop_gradient − from_scratch`: -60.5 ["
+    assert f"The same of what fails in the paper: {failing}" in summary
     assert "No run here is on the paper's data" in text and "\n- Levels: reproduced" not in text
     assert summary.index("| **reproduced**") < summary.index("| **partly") < summary.index("| **not resolved**")
     assert "pretrain with seed 0 of `gated_mlp`, `gated_mlp_without_qk_norm`, `layer_scale_rope`" in summary

@@ -66,6 +66,13 @@ def test_a_variant_looks_the_same_in_every_figure(project: Path) -> None:
     assert not {line["color"] for line in others} & set(dict(VARIANTS.values()))
 
 
+def test_figure_7_shows_what_the_loss_does_not_tell(project: Path) -> None:
+    """Embeddings on a point have no spread; those on a line have, but no rank."""
+    write_run("pretrain", "full", 0)
+    loss, spread, rank = ([*axes.lines[0].get_ydata()] for axes in draw_curves(found()).axes)
+    assert (loss, spread, rank) == ([-0.5, -0.9], [0.5, 0.6], [2, 3])
+
+
 def test_a_pair_that_has_not_run_has_no_panel(project: Path) -> None:
     for variant in ("full", "no_stop_gradient"):
         write_run("pretrain", variant, 0)

@@ -4,7 +4,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from nepa.report.markdown import interval
-from nepa.report.statistics import holds_among, paired_difference
+from nepa.report.statistics import holds_among, paired_difference, seeds_needed
 
 
 def test_paired_differences_are_student_s() -> None:
@@ -24,6 +24,13 @@ def test_holm_s_correction() -> None:
     assert holds_among([0.04, 0.012, 0.001, 0.03]) == [False, True, True, False]
     assert holds_among([0.03, 0.04]) == [False, False]
     assert holds_among([]) == []
+
+
+def test_seeds_needed_are_those_of_the_tables_of_power() -> None:
+    """Of a deviation of 1, at 5 % and 80 %, as Cohen's tables have it for one sample."""
+    difference = paired_difference({0: 3.0, 1: 4.0, 2: 5.0}, dict.fromkeys(range(3), 0.0))
+    assert [seeds_needed(difference, expected) for expected in (0.5, -0.5, 0.8, 1.0)] == [34, 34, 15, 10]
+    assert seeds_needed(difference, 80.0) == 2 and seeds_needed(difference, 0.01) is None
 
 
 def test_a_difference_of_fewer_seeds_says_so() -> None:

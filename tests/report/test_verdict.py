@@ -16,11 +16,11 @@ from nepa.runs.outcome import first_failure
 HALF = "partly reproduced: pretraining fails (identity), fine-tuning does not"
 OTHER = "partly reproduced: pretraining fails otherwise (identity; in the paper collapsed), fine-tuning does not"
 OTHERWISE = "partly reproduced: fails otherwise (collapsed; in the paper identity)"
-BOTH = "not resolved: the interval holds 0, and so does the paper's +3.2"
+BOTH = "not resolved: the interval contains 0 and also the paper's +3.2"
 LOST = "not reproduced: 1 of 2 seeds diverged"
 ALONE = "partly reproduced: fails otherwise (fine-tuning alone; in the paper collapsed)"
 DIVERGED = "partly reproduced: fails otherwise (diverged; in the paper collapsed)"
-ZERO = "not resolved: the interval holds 0, but not the paper's +3.2"
+ZERO = "not resolved: the interval contains 0 but not the paper's +3.2"
 
 
 def of_any_recipe() -> list[Run]:

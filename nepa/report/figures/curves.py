@@ -1,4 +1,4 @@
-"""Fig. 7: the pretraining loss, and beneath it what the loss does not tell, the spread of the embeddings."""
+"""Fig. 7: the pretraining loss, and beneath it what the loss does not tell, spread and rank of the embeddings."""
 
 from matplotlib.figure import Figure
 
@@ -8,17 +8,19 @@ from nepa.report.figures.style import WIDTH, in_order, plot_history
 
 
 def draw_curves(runs: list[Run]) -> Figure | None:
-    """Loss and relative spread of the main line's pretrained variants."""
+    """Loss, relative spread and effective rank of the main line's pretrained variants."""
     pretrained = [run for run in runs if run.stage == "pretrain" and not run.further]
     if not pretrained:
         return None
-    figure = Figure((WIDTH, 6.2), layout="constrained")
-    loss, spread = figure.subplots(2, 1, sharex=True)
+    figure = Figure((WIDTH, 8.6), layout="constrained")
+    loss, spread, rank = figure.subplots(3, 1, sharex=True)
     for variant in in_order(run.variant for run in pretrained):
         plot_history(loss, pretrained, "pretrain", variant, "loss")
         plot_history(spread, pretrained, "pretrain", variant, "relative_spread")
+        plot_history(rank, pretrained, "pretrain", variant, "effective_rank")
     loss.set(title="Pretraining loss", ylabel="negative cosine (−1 to 1)", ylim=(-1.03, None))
-    spread.set(title="Spread of the patch embeddings", xlabel="step", ylabel="relative spread (0 to 1)", yscale="log")
+    spread.set(title="Spread of the patch embeddings", ylabel="relative spread (0 to 1)", yscale="log")
+    rank.set(title="Rank of the patch embeddings", xlabel="step", ylabel="effective rank (1: a line)", ylim=(1, None))
     spread.axhline(COLLAPSED_BELOW, color="0.5", linestyle=":", linewidth=1)
     where = dict(xycoords=("axes fraction", "data"), ha="right", va="bottom")
     spread.annotate("collapsed below", (0.99, COLLAPSED_BELOW), color="0.3", fontsize=9, **where)
