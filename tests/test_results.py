@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import subprocess
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -17,6 +18,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from nepa.data.images import Images, labelled_subset, load_images
 from nepa.parameters import load_parameters
 from nepa.parameters.declared import declared_runs
+from nepa.report.markdown import interval
+from nepa.report.statistics import paired_difference
 from nepa.stages import prepare_images
 
 RUNS = ROOT / "results/runs/digits"
@@ -86,6 +89,38 @@ def test_the_readme_s_ratios_are_those_of_the_files_that_it_names() -> None:
             assert cell in ("", "not measured") or cell in of[machine], f"{row}: {cell}"
             compared += "(" in cell
     assert compared > 30
+
+
+def top1_by_variant(*revision: str) -> dict[str, dict[int, float]]:
+    """Of the digits, by seed: at a revision, or as they lie here."""
+    command = ["git", "grep", '"top1": ', *revision, "--", "results/*/digits/finetune/*/metrics.json"]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found: dict[str, dict[int, float]] = {}
+    for variant, seed, value in re.findall(r"finetune/(\w+)/seed-(\d+)/metrics.json: *\"top1\": ([\d.]+)", lines):
+        found.setdefault(variant, {})[int(seed)] = float(value)
+    return found
+
+
+def test_what_rounding_does_is_what_the_revisions_have_that_the_page_names() -> None:
+    if not (ROOT / ".git").exists() or (ROOT / ".git/shallow").exists():
+        pytest.skip("without git's history, in which the results of these revisions are")
+    page = (ROOT / "recipes/digits.md").read_text()
+    table = re.search(r"^\| revision \|.*?\n\n", page, flags=re.MULTILINE | re.DOTALL)[0]
+    revisions, _, machines, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line
+    )
+    sides = [top1_by_variant(revision) for revision in revisions[1:-1]]
+    assert sides[machines.index("Xeon, the results here") - 1] == top1_by_variant()
+    averaged = {
+        variant: {seed: mean(side[variant][seed] for side in sides) for seed in seeds}
+        for variant, seeds in sides[0].items()
+    }
+    for name, *cells, last in rows:
+        one, other = name.strip("`").split(" − ")
+        differences = [paired_difference(side[one], side[other]) for side in sides]
+        assert cells == [f"**{d.mean:+.1f}**" if d.resolved else f"{d.mean:+.1f}" for d in differences], name
+        assert last == interval(paired_difference(averaged[one], averaged[other])), name
+    assert len(rows) == 18
 
 
 def flat(images: Images) -> np.ndarray:
