@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -27,6 +28,8 @@ REMEDIES = {
     errno.EROFS: "work in a folder that may be written to",
     errno.ENOSPC: "free some space and run the stage again",
     errno.EDQUOT: "free some of your quota and run the stage again",
+    errno.ENAMETOOLONG: "shorten its name",
+    errno.ELOOP: "mend the symbolic link",
     errno.ENOTDIR: "move away the file that stands where a folder should be",
     errno.EEXIST: "move away the file that stands where a folder should be",
     errno.EISDIR: "move away the folder that stands where a file should be",
@@ -127,14 +130,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 when it ended well, 2 for what the user can mend, with one line on stderr."""
+    """Run one command; 0 when it ended well, 2 for what the user can mend, with one line on stderr; 130 on Ctrl-C."""
     options = _parser().parse_args(arguments)
     options.command = shlex.join(["nepa", *(sys.argv[1:] if arguments is None else arguments)])
     # Of the processes of one training the first one speaks for all.
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     try:
-        return options.run(options) or 0
+        status = options.run(options) or 0
+        sys.stdout.flush()  # here, where it is still told if nothing more can be written
+        return status
+    except KeyboardInterrupt:
+        print("nepa: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # whoever read the output has gone; nothing more is written to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

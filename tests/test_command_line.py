@@ -2,14 +2,15 @@
 
 import errno
 import os
+import resource
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Write
+from conftest import ROOT, Write
 from torch.utils.data import DataLoader, Dataset
 
 from nepa.command_line import TRAINING, main
@@ -18,12 +19,19 @@ from nepa.errors import UserError
 NEPA = Path(sys.executable).with_name("nepa")
 
 
+def processor_seconds() -> float:
+    """Of the processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_answers_in_under_a_second() -> None:
+    """Of its own, whatever the neighbours do; the quickest of three."""
     seconds = []
-    for _ in range(3):  # the quickest of three: neighbours may be busy
-        started = time.monotonic()
+    for _ in range(3):
+        started = processor_seconds()
         shown = subprocess.run([NEPA, "--help"], capture_output=True, text=True, check=True).stdout
-        seconds.append(time.monotonic() - started)
+        seconds.append(processor_seconds() - started)
     assert min(seconds) < 1
     for stage in ("prepare", "pretrain", "finetune", "segment", "report"):
         assert stage in shown
@@ -115,6 +123,7 @@ def test_a_full_disk(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
             "pretrain: CUDA out of memory; give execution's pretrain fewer images_per_pass, recompute_activations, ",
         ),
         (OSError(errno.ENOLCK, "No locks available", "lock"), "lock: No locks available; work on a disk that is"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "aaa"), "aaa: File name too long; shorten its name"),
     ],
 )
 def test_what_the_machine_lacks_is_told_in_a_line(
@@ -129,6 +138,29 @@ def test_what_the_machine_lacks_is_told_in_a_line(
     assert main(["pretrain"]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith(f"nepa: error: {expected}") and shown.count("\n") == 1
+
+
+def test_ctrl_c_is_told_in_a_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from nepa.stages import check
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "run", interrupted)
+    assert main(["check"]) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == "nepa: interrupted\n"
+
+
+def test_what_could_not_be_printed_is_told() -> None:
+    """At the end of the process Python would drop what its buffer still holds."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [NEPA, "recipe", "--list"], cwd=ROOT, env=environment, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert process.returncode == 2 and "No space left on device; free some space" in process.stderr
 
 
 def test_a_disk_without_locks_is_named(

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 from dvc.api import DVCFileSystem
-from dvc.exceptions import NotDvcRepoError
+from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import SCMError
 from fsspec import AbstractFileSystem
@@ -58,6 +58,8 @@ def read_side(name: str) -> Side:
             f"compare: '{name}' is no folder of results, and no git revision or experiment here; "
             "see `git log` and `dvc exp list`"
         ) from None
+    except DvcException as error:
+        raise UserError(f"compare: DVC cannot read {name} ({str(error).splitlines()[0]}); name another") from None
     return _read(name, files, Path("params.yaml"), Path("results"))
 
 

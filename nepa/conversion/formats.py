@@ -94,7 +94,7 @@ def _write_mmsegmentation(checkpoint: Checkpoint, folder: Path, _: Path) -> None
         return
     # MMEngine reads no safetensors; this file of plain tensors is read with torch's weights-only loader.
     weights = {f"eva.{name}": w for name, w in _with_pooling_norm(checkpoint).items() if not name.startswith("head.")}
-    torch.save({"state_dict": weights}, folder / "backbone.pth")
+    _write_pickle({"state_dict": weights}, folder / "backbone.pth")
     depth = checkpoint.description.model.depth
     backbone = {
         "type": "NEPA",
@@ -111,13 +111,18 @@ def _write_mmsegmentation(checkpoint: Checkpoint, folder: Path, _: Path) -> None
     _write_config(folder / "backbone.json", config)
 
 
+def _write_pickle(content: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:  # by its name torch would raise an error of its own where the disk is full
+        torch.save(content, file)
+
+
 def _write_segmentor(checkpoint: Checkpoint, folder: Path) -> None:
     from nepa.segmentation.segmentor import segmentor_config
 
     description = checkpoint.description
     settings = description.segmentation
     meta = {"dataset_meta": {"classes": description.names, "palette": description.colours}}
-    torch.save({"state_dict": checkpoint.weights, "meta": meta}, folder / "segmentor.pth")
+    _write_pickle({"state_dict": checkpoint.weights, "meta": meta}, folder / "segmentor.pth")
     resize = {"scale_factor": 1.0} if settings.test_scale is None else {"scale": settings.test_scale}
     config = {
         "custom_imports": {"imports": ["nepa.segmentation.segmentor"]},

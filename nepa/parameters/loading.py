@@ -81,10 +81,14 @@ def read_yaml(text: str, source: str) -> dict[str, Any]:
     """
     try:
         raw = yaml.load(text, _EachKeyOnce)  # noqa: S506 - a safe loader
+    except yaml.reader.ReaderError as error:
+        raise UserError(f"{source}, character {error.position + 1}: {error.reason}; remove it") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         raise UserError(f"{source}{line} is not YAML: {getattr(error, 'problem', error)}; mend it there") from None
+    except ValueError as error:  # of what looks like a date or a number and is none
+        raise UserError(f"{source} holds a value that YAML cannot read ({error}); quote or mend it") from None
     if not isinstance(raw, dict):
         raise UserError(f"{source} holds {type(raw).__name__}, expected a map of sections; restore it with git")
     return raw

@@ -169,6 +169,14 @@ def test_unknown_names(place: str, name: str, request: pytest.FixtureRequest, ca
     assert error.count("\n") == 1
 
 
+def test_a_revision_that_dvc_cannot_read_is_named(repository: Path, capsys: pytest.CaptureFixture) -> None:
+    (repository / "dvc.yaml").write_text("stages: [\n")
+    subprocess.run([*GIT, "commit", "-qam", "broken"], check=True)
+    assert main(["compare", "HEAD", "HEAD~1"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("nepa: error: compare: DVC cannot read HEAD (") and error.count("\n") == 1
+
+
 def test_what_cannot_be_read_is_named(states: Path, capsys: pytest.CaptureFixture) -> None:
     (states / "before/results/runs/small/finetune/full/seed-1/metrics.json").write_text('{"top1"')
     assert main(["compare", "before", "after"]) == 2

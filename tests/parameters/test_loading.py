@@ -153,6 +153,8 @@ def test_missing_key(write_parameters: Write) -> None:
         (b"model: {{width}}\n", "is not YAML"),
         (b"- a\n- list\n", "holds list, expected a map"),
         (b"\xff\xfe\x00", "is not YAML"),
+        (b"seeds: \x00", "params.yaml, character 8: special characters are not allowed; remove it"),
+        (b"split_seed: 2025-31-12", "params.yaml holds a value that YAML cannot read (month must be in 1..12)"),
     ],
 )
 def test_no_yaml(tmp_path: Path, content: bytes, expected: str) -> None:

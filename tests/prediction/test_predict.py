@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from nepa.command_line import main
+from nepa.conversion.checkpoints import read_checkpoint
 from nepa.conversion.models import Runnable, build_model
 from nepa.data.datasets import first_images
 from nepa.data.images import load_images
@@ -277,6 +278,16 @@ def test_a_diverged_classifier(write_parameters: Write, tmp_path: Path, capsys: 
     Image.linear_gradient("L").save(tmp_path / "image.png")
     found = predict(capsys, tmp_path / "image.png", "--checkpoint", path, status=2)
     assert "output is not finite; its training has diverged" in found[0]["error"]
+
+
+def test_a_diverged_segmentor(checkpoints: dict[str, Path], trained: Path, capsys: pytest.CaptureFixture) -> None:
+    checkpoint = read_checkpoint(checkpoints["segmentor"])
+    next(value for value in checkpoint.weights.values() if value.is_floating_point()).fill_(torch.nan)
+    write_weights(Path("segmentor.safetensors"), checkpoint.weights, checkpoint.description.content())
+    image = next((trained / SCENES).glob("*.png"))
+    assert main(["predict", str(image), "--checkpoint", "segmentor.safetensors"]) == 2
+    assert "segmentor's weights are not finite; its training has diverged" in capsys.readouterr().err
+    assert not Path("predictions").exists()
 
 
 def test_a_reader_who_goes_away(checkpoints: dict[str, Path]) -> None:

@@ -20,7 +20,7 @@ def draw_curves(runs: list[Run]) -> Figure | None:
         plot_history(rank, pretrained, "pretrain", variant, "effective_rank")
     loss.set(title="Pretraining loss", ylabel="negative cosine (−1 to 1)", ylim=(-1.03, None))
     spread.set(title="Spread of the patch embeddings", ylabel="relative spread (0 to 1)", yscale="log")
-    rank.set(title="Rank of the patch embeddings", xlabel="step", ylabel="effective rank (1: a line)", ylim=(1, None))
+    rank.set(title="Rank of the patch embeddings", xlabel="step", ylabel="effective rank (1: a line)", ylim=(0.9, None))
     spread.axhline(COLLAPSED_BELOW, color="0.5", linestyle=":", linewidth=1)
     where = dict(xycoords=("axes fraction", "data"), ha="right", va="bottom")
     spread.annotate("collapsed below", (0.99, COLLAPSED_BELOW), color="0.3", fontsize=9, **where)
