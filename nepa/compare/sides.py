@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
@@ -14,6 +13,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from nepa.errors import UserError
+from nepa.parameters.loading import read_yaml
 from nepa.runs.paths import RUN_FOLDERS, RunName
 
 METRICS = f"*/{RUN_FOLDERS}/metrics.json"  # of the main line or the further ablations
@@ -77,7 +77,5 @@ def _read(name: str, files: AbstractFileSystem, parameters: Path | None, results
             metrics[run] = json.loads(files.read_text(path))
         except json.JSONDecodeError:
             raise UserError(f"compare: {path} of {name} is truncated or no JSON; run its stage again") from None
-    try:
-        return Side(name, yaml.safe_load(files.read_text(parameters.as_posix())) if known else None, metrics)
-    except yaml.YAMLError:
-        raise UserError(f"compare: {parameters} of {name} is not YAML; mend it there") from None
+    source = f"compare: {parameters} of {name}"
+    return Side(name, read_yaml(files.read_text(parameters.as_posix()), source) if known else None, metrics)

@@ -28,7 +28,9 @@ class Segmentor:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = SegTTAModel(checkpoint.model().model).to(device).eval()
         if not all(weights.isfinite().all() for weights in self.model.state_dict().values()):
-            raise UserError("the segmentor's weights are not finite; its training has diverged, take another one")
+            raise UserError(
+                f"{checkpoint.path}: the segmentor's weights are not finite; its training has diverged, take another"
+            )
         settings = self.description.segmentation
         self.pipeline = Compose([{"type": LoadImageFromNDArray}, evaluation_alternatives(settings, annotated=False)])
 

@@ -184,6 +184,9 @@ def test_what_cannot_be_read_is_named(states: Path, capsys: pytest.CaptureFixtur
     (states / "empty/results").mkdir(parents=True)
     assert main(["compare", "after", "empty"]) == 2
     assert "compare: empty holds no results" in capsys.readouterr().err
+    (states / "after/params.yaml").write_text("split_seed: 2025-31-12")
+    assert main(["compare", "after", "after"]) == 2
+    assert "params.yaml of after holds a value that YAML cannot read (month must" in capsys.readouterr().err
 
 
 def test_the_committed_results_equal_themselves(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
