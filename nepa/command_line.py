@@ -222,6 +222,7 @@ def _recipe(options: argparse.Namespace) -> None:
 
 
 def _rehearse(options: argparse.Namespace) -> None:
+    _check_above_0(options, "depth")
     import_command("commands.rehearse").run(options.name, options.images, options.scenes, options.depth)
 
 

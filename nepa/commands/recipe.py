@@ -63,7 +63,8 @@ def _keep(content: bytes) -> Path:
     for number in itertools.count(1):
         kept = TARGET.with_name(f"{TARGET.name}.before" + (f"-{number}" if number > 1 else ""))
         if not kept.exists() or kept.read_bytes() == content:
-            kept.write_bytes(content)
+            with write_atomically(kept) as beside:
+                beside.write_bytes(content)
             return kept
 
 

@@ -49,15 +49,20 @@ def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None
     if recipe["segmentation"] and scenes is None:
         raise UserError(f"recipe {name} trains on scenes; say with --scenes where some lie")
     folder = Path("rehearsal") / name
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
     short = shortened(recipe, depth)
     found, counts = find_images(images), {split: short["data"][f"{split}_images"] for split in SPLITS}
     _check_enough(found, counts, "images")
+    if recipe["segmentation"]:
+        classes, of_scenes = find_scenes(scenes)
+        _check_enough(of_scenes, {split: short["scenes"][split] for split in SPLITS}, "scenes")
+    if folder.exists():  # not before all of it can be made anew
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
     short["data"]["classes"] = write_sample(found, counts, folder / "images")
     if recipe["segmentation"]:
-        _few_scenes(scenes, {split: short["scenes"][split] for split in SPLITS}, folder / "scenes")
+        for split, each in of_scenes.items():
+            write_scenes_of_split(scenes, split, each[: short["scenes"][split]], classes, folder / "scenes")
+        (folder / "scenes/classes.txt").write_text("\n".join(classes.names) + "\n")
     (folder / "recipes").mkdir()
     (folder / "recipes" / f"{name}-rehearsal.md").write_text(STATEMENT.format(name=name))
     (folder / "params.yaml").write_text(yaml.safe_dump(short, sort_keys=False))
@@ -117,11 +122,3 @@ def _check_enough(found: Mapping[str, Sized], counts: dict[str, int], what: str)
     for split, count in counts.items():
         if len(found[split]) < count:
             raise UserError(f"a rehearsal needs {count} {split} {what}; there are {len(found[split])}")
-
-
-def _few_scenes(source: Path, counts: dict[str, int], folder: Path) -> None:
-    classes, found = find_scenes(source)
-    _check_enough(found, counts, "scenes")
-    for split, count in counts.items():
-        write_scenes_of_split(source, split, found[split][:count], classes, folder)
-    (folder / "classes.txt").write_text("\n".join(classes.names) + "\n")

@@ -75,7 +75,7 @@ def _read(name: str, files: AbstractFileSystem, parameters: Path | None, results
             raise UserError(f"compare: {name} has {run} twice; delete the one that its params.yaml no longer declares")
         try:
             metrics[run] = json.loads(files.read_text(path))
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, UnicodeDecodeError):
             raise UserError(f"compare: {path} of {name} is truncated or no JSON; run its stage again") from None
     source = f"compare: {parameters} of {name}"
     return Side(name, read_yaml(files.read_text(parameters.as_posix()), source) if known else None, metrics)

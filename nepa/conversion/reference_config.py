@@ -9,7 +9,9 @@ from nepa.errors import UserError
 from nepa.model.description import Description
 from nepa.parameters.schema import Model
 
-NUMBERS = {"hidden_size": None, "intermediate_size": None, "layerscale_value": 1e-5}  # by the reference's defaults
+# By the reference's defaults.
+SWITCHES = {"use_gated_mlp": False, "qk_norm": False, "is_causal": True, "add_pooling_layer": False}
+NUMBERS = {"hidden_size": None, "intermediate_size": None, "layerscale_value": 1e-5}
 
 
 def describe_reference(config: dict[str, Any], classes: int) -> Description:
@@ -26,7 +28,11 @@ def describe_reference(config: dict[str, Any], classes: int) -> Description:
         raise UserError(f"config.json holds {type(config).__name__}, expected an object; fetch it again")
     if config.get("model_type", "vit_nepa") != "vit_nepa":
         raise UserError(f"config.json: model_type {config['model_type']!r} is not the reference's 'vit_nepa'")
-    gated = config.get("use_gated_mlp", False)
+    switches = {key: config.get(key, default) for key, default in SWITCHES.items()}
+    for key, value in switches.items():
+        if not isinstance(value, bool):
+            raise UserError(f"config.json: {key} is {value!r}, expected true or false; fetch it again")
+    gated, qk_norm, is_causal, pooled = switches.values()
     for key, expected in (
         ("qkv_bias", True),
         ("qk_norm_bias", False),
@@ -35,7 +41,7 @@ def describe_reference(config: dict[str, Any], classes: int) -> Description:
         value = config.get(key, "gelu" if key == "hidden_act" else expected)
         if value != expected:
             raise UserError(f"config.json: {key} is {value!r}; only {expected!r} can be converted")
-    if classes and not config.get("add_pooling_layer", False):
+    if classes and not pooled:
         raise UserError(
             "config.json: add_pooling_layer is not true; a classifier of the last token has no norm before its head, "
             "only that of the mean can be converted"
@@ -60,7 +66,7 @@ def describe_reference(config: dict[str, Any], classes: int) -> Description:
                 mlp="swiglu" if gated else "gelu",
                 mlp_ratio=_ratio(hidden, width),
                 layer_scale=layer_scale,
-                qk_norm=config.get("qk_norm", False),
+                qk_norm=qk_norm,
                 rope=True,
                 rope_base=config.get("rope_theta", 100.0),
                 rope_rescale=config.get("pos_embed_rescale", 2.0),
@@ -76,7 +82,7 @@ def describe_reference(config: dict[str, Any], classes: int) -> Description:
             std=0.5,
             # The released code evaluates ViT-L and ViT-B so; `crop_pct` is in the files that are written here.
             crop_share=config.get("crop_pct", 0.95 if width == 1024 else 0.875),
-            attention="causal" if classes and config.get("is_causal", True) else "bidirectional",
+            attention="causal" if classes and is_causal else "bidirectional",
             class_names=names and [names[str(number)] for number in range(classes)],
             reference=config,
         )

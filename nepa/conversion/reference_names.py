@@ -41,15 +41,19 @@ def to_timm(reference: dict[str, Tensor]) -> dict[str, Tensor]:
         name = name.removeprefix("vit_nepa.")
         block = re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)", name)
         if block is None:
-            stem, end = (name, "") if name in _TOP else name.rsplit(".", 1)
+            stem, _, end = (name, "", "") if name in _TOP else name.rpartition(".")
+            if stem not in _TOP:
+                raise KeyError(name)
             weights[_TOP[stem] + (f".{end}" if end else "")] = value
             continue
         prefix, inner = f"blocks.{block[1]}.", block[2]
         if inner in _BLOCK:
             weights[prefix + _BLOCK[inner]] = value
             continue
-        stem, end = inner.rsplit(".", 1)
+        stem, _, end = inner.rpartition(".")
         packed = next((key for key, stems in _PACKED.items() if stem in stems), None)
+        if packed is None and stem not in _BLOCK:
+            raise KeyError(name)
         if packed is None:
             weights[f"{prefix}{_BLOCK[stem]}.{end}"] = value
         else:

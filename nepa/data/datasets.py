@@ -113,8 +113,8 @@ def evaluation_batches(parameters: Parameters, split: str, workers: int = 0, sha
 
     Args:
         workers: processes that read them, where they are not in memory.
-        shared: among the processes of this training: each takes as many, and the last image again where there are too
-            few; `gather` puts what they found together again.
+        shared: among the processes of this training: each takes as many, and the first images again where there are
+            too few; `gather` puts what they found together again.
     """
     if isinstance(parameters.data, IN_MEMORY):
         dataset = ArrayDataset(*load_images(parameters, split).tensors())

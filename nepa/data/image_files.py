@@ -1,11 +1,25 @@
 """Image files from anywhere, as Pillow reads them."""
 
+import struct
 import zlib
+from pathlib import Path
+from typing import BinaryIO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 # What Pillow raises for a damaged file depends on its format; zlib, for one damaged in an archive.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Image.DecompressionBombError, zlib.error)
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    Image.DecompressionBombError,
+    zlib.error,
+)
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "GIF", "TIFF")
 # By the orientation that a camera noted.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -16,6 +30,17 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def open_image(file: Path | BinaryIO) -> Image.Image:
+    """Pillow's image of a file of the formats above, whatever the file is called.
+
+    Pillow knows many more, and would start Ghostscript, a program that runs what the file says, for one of them.
+
+    Raises:
+        one of `DAMAGED`: it is of another format, or its header is damaged.
+    """
+    return Image.open(file, formats=FORMATS)
 
 
 def what_is_wrong(error: Exception) -> str:

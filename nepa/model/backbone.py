@@ -105,7 +105,7 @@ def load_backbone(backbone: Eva, path: Path, parameters: Parameters, again: str)
         what the file says of itself.
 
     Raises:
-        UserError: the file is missing, truncated, or of another model.
+        UserError: the file is missing, truncated, of another model, or no backbone.
     """
     weights, text = read_weights(
         path, absent=f"run {again} first, or `dvc pull` where a remote has it", damaged=f"delete it and run {again}"
@@ -113,6 +113,8 @@ def load_backbone(backbone: Eva, path: Path, parameters: Parameters, again: str)
     if text is None:
         raise UserError(f"{path} does not say what model it is of; `nepa convert` can read the reference's checkpoints")
     description = read_description(text, path)
+    if description.kind != "backbone":
+        raise UserError(f"{path} is a {description.kind}, no pretrained backbone; run {again}")
     _same(description, describe(parameters), path, again)
     positions = weights.get("pos_embed")
     if positions is not None and backbone.pos_embed is not None:

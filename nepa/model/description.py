@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from nepa.errors import UserError
 from nepa.parameters import Parameters
-from nepa.parameters.schema import Model, Positive, PositiveFloat, Section, Segment, Segmentation, Stage
+from nepa.parameters.schema import LARGEST, Model, PositiveFloat, Section, Segment, Segmentation, Share, Size, Stage
 from nepa.runs.outcome import Outcome
 from nepa.runs.paths import RunPaths
 
@@ -51,12 +51,12 @@ class Description(Section):
     """
 
     model: Model
-    image_size: Positive
-    channels: Positive
-    classes: int
+    image_size: Size
+    channels: Size
+    classes: Annotated[int, Field(ge=0, le=LARGEST)]
     mean: float
     std: PositiveFloat
-    crop_share: float = 1.0
+    crop_share: Share = 1.0
     attention: Literal["bidirectional", "causal"] = "bidirectional"
     pool: Literal["mean", "last_token"] = "mean"
     class_names: list[str] | None = None

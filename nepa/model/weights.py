@@ -37,6 +37,8 @@ def read_weights(path: Path, *, absent: str, damaged: str) -> tuple[dict[str, Te
             description = (file.metadata() or {}).get("nepa")
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118 - not a dict
     except FileNotFoundError:
+        if path.exists():  # as safetensors says of what it may not read
+            raise UserError(f"{path} cannot be read; mend its permissions") from None
         raise UserError(f"{path} not found; {absent}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error}); name a safetensors file") from None

@@ -1,5 +1,6 @@
 """All of params.yaml, and what its sections must agree on."""
 
+import math
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -114,6 +115,12 @@ class Parameters(Section):
                 f"segment.rescales {segment.rescales} leave nothing of the {segment.crop // patch} patches of a "
                 "segment.crop; crop more"
             )
+        side = _tested_side(self)
+        if side is not None and math.ceil(min(segment.test_scales) * side / patch) * min(segment.rescales) < 1:
+            raise ValueError(
+                f"segment.test_scales {segment.test_scales} of {side} pixels leave less than a patch at the smallest "
+                f"of segment.rescales {segment.rescales}; test at larger ones"
+            )
         if segment.batch_size < 2:
             raise ValueError("segment.batch_size must be at least 2: batch norm has no variance of one pooled value")
         if segment.augmentation and segment.augmentation.photometric_distortion and self.data.channels != 3:
@@ -123,9 +130,12 @@ class Parameters(Section):
     @model_validator(mode="after")
     def _batches_can_be_filled_and_shared(self) -> "Parameters":
         all_images, labels = self.data.training_images, self.finetune.labels
-        if self.pretrain.batch_size > all_images:
+        unreadable = getattr(self.data, "unreadable_allowed", 0)
+        if self.pretrain.batch_size > all_images - unreadable:
+            without = f" without the {unreadable} that may be unreadable" if unreadable else ""
             raise ValueError(
                 f"pretrain.batch_size {self.pretrain.batch_size} must be at most the {all_images} training images"
+                + without
             )
         if labels != all_images and (labels % self.data.classes or labels > all_images):
             raise ValueError(
@@ -174,3 +184,10 @@ class Parameters(Section):
                 f"take them from seeds.classification {self.seeds.classification}"
             )
         return self
+
+
+def _tested_side(parameters: Parameters) -> int | None:
+    """The shorter side in pixels of scenes at test scale 1; None where each has its own."""
+    if parameters.segment.test_scale is not None:
+        return min(parameters.segment.test_scale)
+    return parameters.scenes.canvas if isinstance(parameters.scenes, ComposedScenes) else None

@@ -5,12 +5,18 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+# Beyond these a number is a slip, or of a checkpoint whose model would not fit anywhere.
+MOST = 10**12
+LARGEST = 65_536
+Positive = Annotated[int, Field(gt=0, le=MOST)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Size = Annotated[int, Field(gt=0, le=LARGEST)]  # of a tensor's dimension
 PositiveFloat = Annotated[float, Field(gt=0)]
+Norm = Annotated[float, Field(gt=0, allow_inf_nan=True)]  # infinite for none
 Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-Pair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
+Pair = Annotated[list[Size], Field(min_length=2, max_length=2)]
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 Precision = Literal["float32", "bfloat16"]  # of the forward pass; weights, loss and statistics stay in float32
 Stage = Literal["pretrain", "finetune", "segment"]  # that trains
@@ -39,8 +45,10 @@ SeedList = Annotated[list[Seed], Field(min_length=1), AfterValidator(_each_once)
 class Section(BaseModel):
     """A part of params.yaml: unknown keys are refused, and no type is guessed."""
 
-    # As JSON, which has no infinity, it is read back as it was.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, ser_json_inf_nan="constants")
+    # As JSON, which has no infinity, it is read back as it was: of clip_gradient, where alone one makes sense.
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
 
 
 class Seeds(Section):
@@ -73,8 +81,8 @@ class Sources(Section):
 class ImageSource(Section):
     """Side in pixels, how pixels in [0, 1] are normalised, and the seed of the one split that every run shares."""
 
-    image_size: Positive
-    classes: Positive
+    image_size: Size
+    classes: Size
     mean: float
     std: PositiveFloat
     split_seed: Count
@@ -163,12 +171,21 @@ class ImageFolder(ImageSource):
     validation_images: Positive
     unreadable_allowed: Count
     evaluate_on: Literal["validation"]
-    stored_size: Positive | None
+    stored_size: Size | None
     stored_quality: Annotated[int, Field(ge=1, le=100)]
     stored_chroma: Literal[444, 420]
     images_per_shard: Positive
     decode: Literal["cpu", "gpu"]
-    crop_share: Annotated[float, Field(gt=0, le=1)]
+    crop_share: Share
+
+    @model_validator(mode="after")
+    def _some_are_left_for_validation(self) -> Self:
+        if self.unreadable_allowed >= self.validation_images:
+            raise ValueError(
+                f"unreadable_allowed {self.unreadable_allowed} must be less than the {self.validation_images} "
+                "validation_images"
+            )
+        return self
 
 
 IN_MEMORY = (Digits, Cifar10)  # images that are prepared as arrays; others are as shards
@@ -178,7 +195,7 @@ Data = Digits | Cifar10 | ImageFolder
 class Augmentation(Section):
     """Of training images: area and RandAugment as timm reads them; probabilities of flip and erasing."""
 
-    crop_scale: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
+    crop_scale: Annotated[list[Share], Field(min_length=2, max_length=2)]
     interpolation: Literal["bilinear", "bicubic"]
     flip: Probability
     rand_augment: str | None
@@ -202,7 +219,7 @@ class ComposedScenes(Section):
     """Segmentation scenes composed of the digits; sizes in pixels."""
 
     source: Literal["digits"]
-    canvas: Positive
+    canvas: Size
     digits_per_scene: Annotated[list[Positive], Field(min_length=2, max_length=2)]
     ink_above: Annotated[int, Field(ge=0, lt=255)]
     training: Positive
@@ -242,12 +259,12 @@ class SceneAugmentation(Section):
 class Model(Section):
     """The backbone (paper section 3 and appendix; reference configuration)."""
 
-    patch_size: Positive
-    width: Positive
-    depth: Positive
-    heads: Positive
+    patch_size: Size
+    width: Size
+    depth: Annotated[int, Field(gt=0, le=1000)]
+    heads: Size
     mlp: Literal["gelu", "swiglu"]
-    mlp_ratio: PositiveFloat
+    mlp_ratio: Annotated[float, Field(gt=0, le=100)]
     layer_scale: PositiveFloat | None
     qk_norm: bool
     rope: bool
@@ -294,7 +311,7 @@ class Optimization(Section):
     betas: Betas
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_epochs: Count
-    clip_gradient: PositiveFloat
+    clip_gradient: Norm
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     precision: Precision
     augmentation: Augmentation | None
@@ -325,8 +342,8 @@ class Finetune(Optimization):
     labels: Positive
     trained: Literal["all", "head"]
     pool: Literal["mean", "last_token"]
-    layer_decay: Annotated[float, Field(gt=0, le=1)]
-    layer_decay_end: Annotated[float, Field(gt=0, le=1)] | None
+    layer_decay: Share
+    layer_decay_end: Share | None
     layer_decay_ramp: Literal["linear", "cosine"]
     layer_warmup: bool
     head_learning_rate: PositiveFloat | None
@@ -354,11 +371,11 @@ class Segmentation(Section):
 
     blocks: Annotated[list[Count], Field(min_length=4, max_length=4)]
     rescales: list[float]
-    decoder_channels: Positive
-    pool_scales: list[Positive]
-    auxiliary_channels: Positive
-    crop: Positive
-    stride: Positive
+    decoder_channels: Size
+    pool_scales: list[Size]
+    auxiliary_channels: Size
+    crop: Size
+    stride: Size
     inference: Literal["slide", "whole"]
     test_scale: Pair | None
     test_scales: Annotated[list[PositiveFloat], Field(min_length=1)]
@@ -375,15 +392,15 @@ class Segment(Segmentation):
     betas: Betas
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_iterations: Count
-    clip_gradient: PositiveFloat
+    clip_gradient: Norm
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     precision: Precision
-    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    layer_decay: Share
     drop_path: Decay
     auxiliary_weight: Annotated[float, Field(ge=0)]
     dropout: Decay
     augmentation: SceneAugmentation | None
-    cat_max_ratio: Annotated[float, Field(gt=0, le=1)]
+    cat_max_ratio: Share
 
     @model_validator(mode="after")
     def _agrees(self) -> "Segment":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from nepa.data.image_files import DAMAGED, upright
+from nepa.data.image_files import DAMAGED, open_image, upright
 from nepa.errors import UserError
 
 
@@ -18,7 +18,7 @@ def read_image(path: Path, channels: int) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 if image.mode.startswith(("I", "F")):
                     raise UserError(f"{path} has more than 8 bits per channel (mode {image.mode}); save it with 8")
                 return upright(image).convert("L" if channels == 1 else "RGB")

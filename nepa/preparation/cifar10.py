@@ -9,12 +9,11 @@ from tempfile import TemporaryDirectory
 from urllib.error import URLError
 
 import numpy as np
-from PIL import Image
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
 from tqdm import tqdm
 
-from nepa.data.image_files import DAMAGED, what_is_wrong
+from nepa.data.image_files import DAMAGED, open_image, what_is_wrong
 from nepa.data.images import Images
 from nepa.errors import UserError
 from nepa.parameters.schema import CIFAR10_IMAGES as COUNTS
@@ -87,7 +86,7 @@ def _decoded(source: Path, split: str, found: list[RawImage]) -> Images:
     pixels = np.empty((len(found), 32, 32, 3), np.uint8)
     for number, image in enumerate(tqdm(found, desc=f"decode {split}", unit="image", mininterval=5)):
         try:
-            with Image.open(io.BytesIO(image.read())) as decoded:
+            with open_image(io.BytesIO(image.read())) as decoded:
                 pixels[number] = np.asarray(decoded.convert("RGB")).reshape(32, 32, 3)
         except DAMAGED as error:
             raise UserError(

@@ -8,7 +8,6 @@ import os
 import re
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from nepa.data.image_files import DAMAGED, what_is_wrong
+from nepa.data.image_files import DAMAGED, open_image, what_is_wrong
 from nepa.data.scenes import SPLITS, Classes
 from nepa.errors import UserError
 from nepa.parameters.schema import SceneFolder
@@ -92,8 +91,9 @@ def write_scenes_of_split(source: Path, split: str, scenes: list[RawScene], clas
     """Copy scenes below `target`, each checked.
 
     Raises:
-        UserError: one cannot be read, or has a class without a name.
+        UserError: one cannot be read, or has a class without a name, or none has any class.
     """
+    labelled = False
     for kind in ("images", "annotations"):
         (target / kind / split).mkdir(parents=True)
     for scene in tqdm(scenes, desc=f"prepare scenes, {split}", unit=" scenes", mininterval=5):
@@ -109,12 +109,15 @@ def write_scenes_of_split(source: Path, split: str, scenes: list[RawScene], clas
                 "needs one class for each pixel"
             )
         largest, known = annotation.max(where=annotation != IGNORED, initial=0), len(classes.names)
+        labelled |= largest > 0
         if largest > known:
             raise UserError(
                 f"{source}: annotation {scene.stem} has class {largest}; there are names for {known}, name it too"
             )
         (target / "images" / split / f"{scene.stem}.{scene.ending}").write_bytes(content)
         (target / "annotations" / split / f"{scene.stem}.png").write_bytes(classified)
+    if not labelled:
+        raise UserError(f"{source}: no pixel of the {split} scenes has a class; 0 and 255 are none, name 1 and so on")
 
 
 def _members(source: Path) -> Iterator[Member]:
@@ -150,7 +153,7 @@ def _classes(source: Path, members: dict[str, Callable[[], bytes]]) -> Classes:
                     lines = [line for line in read().decode("utf-8-sig").splitlines() if line.strip()]
                 except UnicodeDecodeError as error:
                     raise UserError(f"{source}: {name} is no UTF-8 text ({error}); save it as such") from None
-                except (zlib.error, zipfile.BadZipFile) as error:
+                except (*DAMAGED, zipfile.BadZipFile) as error:
                     raise UserError(f"{source}: {name} cannot be read ({error}); fetch it again") from None
                 if expected == "objectInfo150.txt":  # a table whose last column has the names
                     lines = [line.split("\t")[-1].split(";")[0].split(",")[0] for line in lines[1:]]
@@ -175,7 +178,7 @@ def _read(source: Path, stem: str, read: Callable[[], bytes]) -> tuple[bytes, Im
     """A file's content as it is, and the image that it holds, which has been decoded."""
     try:
         content = read()
-        image = Image.open(io.BytesIO(content))
+        image = open_image(io.BytesIO(content))
         image.load()
         return content, image
     except (*DAMAGED, zipfile.BadZipFile) as error:

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from zc.lockfile import LockError, LockFile
 
 from nepa.data import image_files
-from nepa.data.image_files import DAMAGED, upright, what_is_wrong
+from nepa.data.image_files import DAMAGED, open_image, upright, what_is_wrong
 from nepa.data.images import file_checksum
 from nepa.data.shards import ShardIndex
 from nepa.errors import UserError
@@ -200,7 +200,7 @@ def stored_bytes(content: bytes, data: ImageFolder) -> bytes:
     Raises:
         OSError: the file is no image, is truncated, has more than 8 bits a channel, or is too small.
     """
-    image = Image.open(io.BytesIO(content))
+    image = open_image(io.BytesIO(content))
     image.load()  # all of it, so that a truncated file is found
     if image.mode.startswith(("I", "F")):
         raise OSError(f"more than 8 bits per channel (mode {image.mode})")

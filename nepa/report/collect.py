@@ -17,7 +17,10 @@ from nepa.parameters.declared import declared_runs
 from nepa.runs.outcome import Outcome
 from nepa.runs.paths import RESULTS, RUN_FOLDERS, RunName, RunPaths
 
-AGAIN = {"absent": "run its stage again: `dvc repro`", "damaged": "delete it and run `dvc repro`"}
+AGAIN = {
+    "absent": "bring it back with git, or run its stage again",
+    "damaged": "bring it back with git, or delete its folder and run its stage again",
+}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import NamedTuple, Self
 
+from nepa.errors import UserError
 from nepa.parameters import Parameters
 from nepa.parameters.schema import Stage
 
@@ -24,9 +25,16 @@ class RunName(NamedTuple):
 
     @classmethod
     def of(cls, folder: PurePath) -> Self:
-        """The name of the run whose folder ends so."""
+        """The name of the run whose folder ends so.
+
+        Raises:
+            UserError: it is a copy, or anything else that begins as one does.
+        """
         recipe, stage, variant, seed = folder.parts[-4:]
-        return cls(recipe, stage, variant, int(seed.removeprefix("seed-")))
+        number = seed.removeprefix("seed-")
+        if not number.isdecimal():
+            raise UserError(f"{folder} is no folder of a run, which ends in seed-NUMBER; move it elsewhere")
+        return cls(recipe, stage, variant, int(number))
 
     @property
     def of_all_seeds(self) -> str:
@@ -56,25 +64,26 @@ class RunPaths:
         return cls(parameters.recipe, stage, variant, seed, further)
 
     @property
+    def name(self) -> RunName:
+        """What tells it apart."""
+        return RunName(self.recipe, self.stage, self.variant, self.seed)
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the finished weights."""
-        return Path("checkpoints") / self._folder
+        return Path("checkpoints") / str(self.name)
 
     @property
     def results(self) -> Path:
         """Folder of metrics.json, history.csv and run.json."""
-        return RESULTS["further" if self.further else "default"] / self._folder
+        return RESULTS["further" if self.further else "default"] / str(self.name)
 
     @property
     def scratch(self) -> Path:
         """Folder that no engine owns: what must survive a kill lies here."""
-        return SCRATCH / self._folder
+        return SCRATCH / str(self.name)
 
     @property
     def title(self) -> str:
         """The run as a progress line names it."""
         return f"{self.stage} {self.variant} seed {self.seed}"
-
-    @property
-    def _folder(self) -> str:
-        return str(RunName(self.recipe, self.stage, self.variant, self.seed))

@@ -17,7 +17,7 @@ from nepa.parameters.declared import variants_of
 from nepa.parameters.loading import resolve_variant
 from nepa.parameters.schema import Stage
 from nepa.runs.outcome import Outcome
-from nepa.runs.paths import RunPaths
+from nepa.runs.paths import RunName, RunPaths
 from nepa.runs.provenance import code_checksum, loaded_sources
 
 UNDO = "put it back, and the same command ends from its last checkpoint, or run it as it is now, which begins anew"
@@ -53,7 +53,7 @@ def load_start(parameters: Parameters, paths: RunPaths, backbone: Eva) -> Start:
     Those of its own variant where it has a pretraining, else those of `full`, both of the same seed.
 
     Raises:
-        UserError: they are absent, truncated, or of a model of another shape.
+        UserError: they are absent, truncated, of a model of another shape, or another run's.
     """
     if getattr(parameters, paths.stage).initialisation == "random":
         return Start()
@@ -61,7 +61,13 @@ def load_start(parameters: Parameters, paths: RunPaths, backbone: Eva) -> Start:
     source = RunPaths.of(parameters, "pretrain", paths.variant if own else "full", paths.seed)
     weights = source.checkpoints / "backbone.safetensors"
     again = f"`nepa pretrain --variant {source.variant} --seed {source.seed}`"
-    return Start(weights, load_backbone(backbone, weights, parameters, again))
+    description = load_backbone(backbone, weights, parameters, again)
+    if description.training:  # what was converted from elsewhere has none
+        last = description.training[-1]
+        trained = RunName(description.recipe, last.stage, last.variant, last.seed)
+        if trained != source.name:
+            raise UserError(f"{weights} is of {trained}, not of {source.name}; run {again}")
+    return Start(weights, description)
 
 
 def data_checksum(manifest: dict) -> str:

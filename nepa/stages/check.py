@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from nepa.files import write_atomically
 from nepa.parameters import Parameters
 
 
 def run(parameters: Parameters) -> None:
     """Leave a mark that other stages depend on; its content is constant, so a valid change reruns only what it hits."""
     mark = Path("data") / parameters.recipe / "parameters.valid"
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.write_text(f"{parameters.recipe}: params.yaml is valid\n")
+    with write_atomically(mark) as beside:
+        beside.write_text(f"{parameters.recipe}: params.yaml is valid\n")

@@ -49,5 +49,5 @@ def read_status(path: Path) -> dict[str, Any] | None:
     """The content of a status file, None where it is gone meanwhile, or damaged."""
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None

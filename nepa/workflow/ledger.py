@@ -67,7 +67,10 @@ def read_ledger() -> list[StageGroup]:
         if last is None and before == _written() and abs(time.time() - max(before.values(), default=0)) > SETTLED:
             return groups
         time.sleep(SETTLED / 2)
-    raise UserError(f"dvc.lock can't be read ({last or 'it keeps changing'}); run `nepa report` when no stage runs")
+    raise UserError(
+        f"dvc.lock can't be read ({last or 'it keeps changing'}); run `nepa report` when no stage runs, or bring it "
+        "back with git"
+    )
 
 
 def _written() -> dict[Path, float]:

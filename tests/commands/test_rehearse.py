@@ -227,9 +227,15 @@ def test_a_rehearsal_needs_a_recipe_with_images(place: Path, capsys: pytest.Capt
     arguments = ["--images", "photographs", "--scenes", "streets"]
     assert main(["rehearse", "digits", *arguments]) == 2
     assert "recipe digits has data.source digits, no image folder; run it as it is" in capsys.readouterr().err
+    assert main(["rehearse", "imagenet-base-paper", *arguments, "--depth", "0"]) == 2
+    assert "--depth 0 must be a number above 0" in capsys.readouterr().err
+    kept = place / "rehearsal/imagenet-base-paper/results/report.md"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
     shutil.rmtree("photographs/val/n0")
     assert main(["rehearse", "imagenet-base-paper", *arguments]) == 2
     assert "a rehearsal needs 8 validation images; there are 6" in capsys.readouterr().err
+    assert kept.exists()
 
 
 @pytest.mark.slow

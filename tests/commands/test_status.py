@@ -65,6 +65,10 @@ def test_a_truncated_result_is_named(
     assert main(["status"]) == 2
     assert capsys.readouterr().err == "nepa: error: params.yaml not found; run from the project's root, where it lies\n"
     Path("params.yaml").touch()
+    status = Path("runs/small/pretrain/full/seed-0/status.json")
+    status.parent.mkdir(parents=True)
+    status.write_bytes(b"\xff")
+    assert main(["status"]) == 0 and capsys.readouterr().out.startswith("nothing has run here")
     path = Path("results/runs/small/pretrain/full/seed-0/run.json")
     path.parent.mkdir(parents=True)
     path.write_text('{"seconds": ')

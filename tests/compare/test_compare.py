@@ -178,9 +178,10 @@ def test_a_revision_that_dvc_cannot_read_is_named(repository: Path, capsys: pyte
 
 
 def test_what_cannot_be_read_is_named(states: Path, capsys: pytest.CaptureFixture) -> None:
-    (states / "before/results/runs/small/finetune/full/seed-1/metrics.json").write_text('{"top1"')
-    assert main(["compare", "before", "after"]) == 2
-    assert "seed-1/metrics.json of before is truncated or no JSON" in capsys.readouterr().err
+    for content in (b'{"top1"', b"\xff"):
+        (states / "before/results/runs/small/finetune/full/seed-1/metrics.json").write_bytes(content)
+        assert main(["compare", "before", "after"]) == 2
+        assert "seed-1/metrics.json of before is truncated or no JSON" in capsys.readouterr().err
     (states / "empty/results").mkdir(parents=True)
     assert main(["compare", "after", "empty"]) == 2
     assert "compare: empty holds no results" in capsys.readouterr().err

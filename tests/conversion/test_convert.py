@@ -168,6 +168,10 @@ def test_what_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
         ({"hidden_size": 0}, "hidden_size is 0, expected a number above 0"),
         ({"layerscale_value": 0}, "layerscale_value is 0, expected a number"),
         ({"layerscale_value": None}, "gamma_1"),
+        ({"hidden_size": 2**40}, "width: Input should be less than or equal to 65536"),
+        ({"num_hidden_layers": 10**9}, "depth: Input should be less than or equal to 1000"),
+        ({"crop_pct": 0}, "crop_share: Input should be greater than 0"),
+        ({"use_gated_mlp": "false"}, "use_gated_mlp is 'false', expected true or false"),
         ({"model_type": "vit"}, "model_type 'vit' is not the reference's"),
     ):
         (source / "config.json").write_text(json.dumps(config | changes))

@@ -1,6 +1,7 @@
 """The backbone: loading with clear errors, registration, initialisation."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -61,6 +62,22 @@ def test_checkpoint_of_another_model(write_parameters: Write, saved: Path, key: 
     """Also where every weight would fit."""
     with pytest.raises(UserError, match=f"was trained with {key} .*, params.yaml has {value}; run `nepa pretrain"):
         load(load_parameters(write_parameters(**{key: value})), saved)
+
+
+def test_a_classifier_is_no_pretrained_backbone(write_parameters: Write, saved: Path) -> None:
+    """Though its weights would fit, its head among them."""
+    parameters = load_parameters(write_parameters())
+    classifier = build_backbone(parameters, num_classes=10)
+    write_weights(saved, classifier.state_dict(), describe(parameters, 10).content())
+    with pytest.raises(UserError, match="is a classifier, no pretrained backbone; run `nepa pretrain"):
+        load_backbone(build_backbone(parameters, num_classes=10), saved, parameters, AGAIN)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read any file")
+def test_weights_that_may_not_be_read(write_parameters: Write, saved: Path) -> None:
+    saved.chmod(0)
+    with pytest.raises(UserError, match="backbone.safetensors cannot be read; mend its permissions"):
+        load(load_parameters(write_parameters()), saved)
 
 
 @pytest.mark.parametrize(("name", "told"), [("blocks.1.attn.qkv.weight", "lacks"), ("cls_token", "is (1, 1, 3), its")])

@@ -1,5 +1,7 @@
 """Bad params files: one line that names the key, the value and what is allowed."""
 
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,12 @@ def test_the_default_is_valid() -> None:
         ("sources.scenes", "streets", ["sources.scenes is streets", "scenes.source is 'digits'"]),
         ("scenes.digits_per_scene", [3, 500], ["scenes.digits_per_scene 500", "197 images of a split"]),
         ("seeds.classification", [2**32], ["seeds.classification.0", "less than 4294967296"]),
+        ("pretrain.weight_decay", float("inf"), ["pretrain.weight_decay", "inf", "finite"]),
+        ("data.mean", float("nan"), ["data.mean", "nan", "finite"]),
+        ("model.width", 2**17, ["model.width", "131072", "less than or equal to 65536"]),
+        ("pretrain.epochs", 10**15, ["pretrain.epochs", "less than or equal to"]),
+        ("segment.test_scales", [0.1, 1.0], ["test_scales [0.1, 1.0] of 32 pixels", "test at larger ones"]),
+        ("segment.test_scale", [64, 2], ["of 2 pixels", "test at larger ones"]),
         ("segment.batch_size", 1, ["segment.batch_size must be at least 2", "batch norm"]),
         ("finetune.labels", 45, ["finetune.labels 45", "multiple of data.classes 10"]),
         ("segment.batch_size", 9, ["segment.batch_size 9", "at most scenes.training"]),
@@ -99,18 +107,21 @@ def test_a_misspelt_key_is_named_before_what_it_leaves_missing(write_parameters:
 @pytest.mark.parametrize(
     ("section", "key", "value", "expected"),
     [
-        ("finetune", "crop_scale", [1.0, 0.2], ["crop_scale [1.0, 0.2]", "[least, most]"]),
-        ("finetune", "rand_augment", "rund-m9", ["'rund-m9'", "rand-m9-mstd0.5-inc1"]),
-        ("finetune", "rand_augment", "rand-m9.5", ["'rand-m9.5'", "rand-m9-mstd0.5-inc1"]),
-        ("segment", "ratio", [2.0, 0.5], ["ratio [2.0, 0.5]", "[least, most]"]),
+        ("finetune.augmentation", "crop_scale", [1.0, 0.2], ["crop_scale [1.0, 0.2]", "[least, most]"]),
+        ("finetune.augmentation", "rand_augment", "rund-m9", ["'rund-m9'", "rand-m9-mstd0.5-inc1"]),
+        ("finetune.augmentation", "rand_augment", "rand-m9.5", ["'rand-m9.5'", "rand-m9-mstd0.5-inc1"]),
+        ("segment.augmentation", "ratio", [2.0, 0.5], ["ratio [2.0, 0.5]", "[least, most]"]),
+        ("data", "unreadable_allowed", 50_000, ["unreadable_allowed 50000", "less than the 50000 validation_images"]),
+        ("pretrain", "batch_size", 1_281_167, ["batch_size 1281167", "training images without the 10 that may be"]),
     ],
 )
-def test_augmentations_that_could_not_be_drawn(
+def test_images_that_could_not_be_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str, key: str, value: Any, expected: list[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
     raw = yaml.safe_load(recipe_text("imagenet-base-paper"))
-    raw[section]["augmentation"][key] = value
+    raw["data"]["unreadable_allowed"] = 10
+    reduce(getitem, section.split("."), raw)[key] = value
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
     text = message(tmp_path / "params.yaml")
     assert all(part in text for part in expected), text

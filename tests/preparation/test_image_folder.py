@@ -6,11 +6,13 @@ import json
 import os
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -21,11 +23,12 @@ import pytest
 import simplejpeg
 import torch
 from conftest import ROOT, SAMPLE
-from PIL import ExifTags, Image
+from PIL import EpsImagePlugin, ExifTags, Image
 from scipy.io import savemat
 from zc.lockfile import LockFile
 
 from nepa.data.encoded import EncodedImages
+from nepa.data.image_files import DAMAGED
 from nepa.data.shards import ShardedImages
 from nepa.errors import UserError
 from nepa.parameters.recipes import recipe_parameters
@@ -259,6 +262,25 @@ def test_an_image_that_is_to_be_turned_is_stored_upright(tmp_path: Path) -> None
     Image.new("RGB", (40, 30)).save(file, "JPEG", exif=note)
     stored = Image.open(io.BytesIO(stored_bytes(file.getvalue(), settings())))
     assert stored.size == (30, 40) and ExifTags.Base.Orientation not in stored.getexif()
+
+
+def test_a_note_of_the_camera_that_is_cut_short_is_damage(tmp_path: Path) -> None:
+    original, note = picture(3, "PNG"), b"eXIfMM\0*"
+    chunk = struct.pack(">I", len(note) - 4) + note + struct.pack(">I", zlib.crc32(note))
+    header = original.index(b"IHDR") + 4 + 13 + 4
+    with pytest.raises(DAMAGED, match="unpack requires"):
+        stored_bytes(original[:header] + chunk + original[header:], settings())
+
+
+def test_no_other_program_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Pillow starts Ghostscript for PostScript, by whatever name the file goes."""
+    started = []
+    monkeypatch.setattr(subprocess, "check_call", lambda *arguments, **_: started.append(arguments))
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")
+    drawing = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(DAMAGED, match="cannot identify"):
+        stored_bytes(drawing, settings())
+    assert not started
 
 
 def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:

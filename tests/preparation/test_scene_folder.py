@@ -188,6 +188,10 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         r"scene_1 is \(20, 20\), its image, upright, \(20, 30\)": {
             "annotations/training/scene_1.png": encoded(PICTURE[:, :20, 0], "PNG")
         },
+        "no pixel of the validation scenes has a class; 0 and 255 are none": {
+            f"annotations/validation/scene_{number}.png": encoded(np.full((20, 30), value, np.uint8), "PNG")
+            for number, value in enumerate((0, 255))
+        },
         "scene_0 cannot be read": {"images/training/scene_0.jpg": files()["images/training/scene_0.jpg"][:200]},
     }  # fmt: skip
     for number, (message, changes) in enumerate(bad.items()):
@@ -212,6 +216,14 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     (tmp_path / "deflated.zip").write_bytes(broken)
     with pytest.raises(UserError, match=r"classes.txt cannot be read \(Error -3"):
         find_scenes(tmp_path / "deflated.zip")
+    encrypted = as_zip(tmp_path, files())
+    with zipfile.ZipFile(encrypted) as archive:
+        start = archive.start_dir  # of its list of files, whose first is classes.txt
+    content = bytearray(encrypted.read_bytes())
+    content[start + 8] |= 1
+    encrypted.write_bytes(content)
+    with pytest.raises(UserError, match=r"classes.txt cannot be read \(File .* is encrypted"):
+        find_scenes(encrypted)
     truncated = as_tar(tmp_path, files())
     truncated.write_bytes(truncated.read_bytes()[:3000])
     with pytest.raises(UserError, match="raw.tar is no complete zip or uncompressed tar file .*; fetch or unpack it"):

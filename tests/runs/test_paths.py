@@ -1,7 +1,11 @@
 """Where a run lies, and which run lies in a folder."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from nepa.errors import UserError
 from nepa.runs.paths import RUN_FOLDERS, RunName, RunPaths
 
 
@@ -11,6 +15,12 @@ def test_every_folder_of_a_run_names_it() -> None:
         assert folder.match(RUN_FOLDERS)
         assert RunName.of(folder) == ("digits", "finetune", "no_shift", 12)
     assert str(RunName.of(paths.results)) == "digits/finetune/no_shift/seed-12"
+
+
+def test_a_copy_is_no_run() -> None:
+    copy = Path("results/runs/digits/finetune/full/seed-0-backup")
+    with pytest.raises(UserError, match=f"{copy} is no folder of a run, which ends in seed-NUMBER; move it elsewhere"):
+        RunName.of(copy)
 
 
 def test_seeds_are_in_the_order_of_their_numbers() -> None:

@@ -1,5 +1,6 @@
 """A run goes on, or starts, from what belongs to it alone."""
 
+import shutil
 from pathlib import Path
 from typing import get_args
 
@@ -7,6 +8,7 @@ import pytest
 from conftest import Write
 
 from nepa.bench.workload import with_execution
+from nepa.command_line import main
 from nepa.parameters import Parameters, load_parameters
 from nepa.parameters.schema import Stage
 from nepa.runs.paths import RunPaths
@@ -50,3 +52,15 @@ def test_what_a_stage_does_not_read_is_no_part_of_it(parameters: Parameters, sta
     assert (identity(changed(parameters, "scenes", validation=9), paths, "data") != own) is on_scenes
     others = with_execution(parameters, stage, workers=1)
     assert others != parameters and identity(others, paths, "data") == own
+
+
+@pytest.mark.parametrize(("variant", "seed"), [("full", 1), ("no_shift", 0)])
+def test_another_run_s_backbone_in_its_place_is_refused(
+    project: Path, capsys: pytest.CaptureFixture, variant: str, seed: int
+) -> None:
+    """Of the same model, so that every weight would fit."""
+    assert main(["pretrain", "--variant", variant, "--seed", str(seed)]) == 0
+    shutil.copytree(f"checkpoints/smallest/pretrain/{variant}/seed-{seed}", "checkpoints/smallest/pretrain/full/seed-0")
+    assert main(["finetune"]) == 2
+    found = f"is of smallest/pretrain/{variant}/seed-{seed}, not of smallest/pretrain/full/seed-0"
+    assert f"{found}; run `nepa pretrain --variant full --seed 0`\n" in capsys.readouterr().err
