@@ -36,7 +36,7 @@ METRICS = {
     "mAcc": "mean accuracy of the classes, %",
     "evaluation_loss": "loss",
     "identity_cosine": "cosine of the output with its own patch's embedding",
-    "relative_spread": "relative spread of the embeddings",
+    "mean_pairwise_cosine": "mean cosine of any two patches' embeddings",
     "effective_rank": "effective rank of the embeddings",
 }
 SHOWN_CLASSES = 12

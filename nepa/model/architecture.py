@@ -40,3 +40,11 @@ def backbone_arguments(
         use_post_transformer_norm=True,
         use_fc_norm=True,
     )
+
+
+def freeze_qk_norm_bias(blocks: nn.ModuleList) -> None:
+    """The reference's q and k norms have no bias (released configuration); timm's stays at its zero."""
+    for block in blocks:
+        for norm in (block.attn.q_norm, block.attn.k_norm):
+            if isinstance(norm, nn.LayerNorm):
+                norm.bias.requires_grad_(False)

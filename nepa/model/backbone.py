@@ -8,7 +8,7 @@ from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from nepa.errors import UserError
-from nepa.model.architecture import backbone_arguments
+from nepa.model.architecture import backbone_arguments, freeze_qk_norm_bias
 from nepa.model.description import Description, describe, read_description
 from nepa.model.drop_path import DropPath
 from nepa.model.rotary_embedding import RotaryEmbedding
@@ -48,11 +48,8 @@ def as_nepa(backbone: Eva) -> None:
     """Give a timm `Eva` what it takes no argument for, in place."""
     if backbone.rope is not None:
         backbone.rope.__class__ = RotaryEmbedding
+    freeze_qk_norm_bias(backbone.blocks)
     for block in backbone.blocks:
-        # The reference's q and k norms have no bias (released configuration); timm's stays at its zero.
-        for norm in (block.attn.q_norm, block.attn.k_norm):
-            if isinstance(norm, nn.LayerNorm):
-                norm.bias.requires_grad_(False)
         for name, module in block.named_children():
             if isinstance(module, layers.DropPath):
                 setattr(block, name, DropPath(module.drop_prob))

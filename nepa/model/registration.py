@@ -10,7 +10,7 @@ from timm.models._features import FeatureGetterNet
 from timm.models.eva import Eva, checkpoint_filter_fn
 from torch import Tensor
 
-from nepa.model.architecture import backbone_arguments
+from nepa.model.architecture import backbone_arguments, freeze_qk_norm_bias
 
 log = logging.getLogger("nepa")
 
@@ -42,6 +42,10 @@ class _Registered(Eva):
 
     timm adapts what it downloads itself, but loads `checkpoint_path` as it is.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        freeze_qk_norm_bias(self.blocks)
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
         """As torch's; the classifier and the norm before it keep their weights where they have no counterpart."""

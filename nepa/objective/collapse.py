@@ -1,4 +1,4 @@
-"""Has the representation collapsed? A healthy run's loss nears -1 too, so look at the embeddings' spread."""
+"""Has the representation collapsed? A healthy run's loss nears -1 too, so look at how far apart the embeddings are."""
 
 from dataclasses import asdict, dataclass
 
@@ -16,12 +16,11 @@ class Collapse:
     """Measures of a set of embeddings.
 
     Attributes:
-        relative_spread: variance about their mean over their mean squared norm; 0 when all are equal.
-        mean_pairwise_cosine: of all pairs.
-        effective_rank: exponential of the entropy of the centred covariance's normalised eigenvalues.
+        mean_pairwise_cosine: of all pairs; 1 when all have one direction. The objective is of directions alone: nothing
+            in it draws lengths together, so that a variance may be left where all directions are one.
+        effective_rank: exponential of the entropy of the centred covariance's normalised eigenvalues; 1 on a line.
     """
 
-    relative_spread: float
     mean_pairwise_cosine: float
     effective_rank: float
 
@@ -34,15 +33,13 @@ def measure_collapse(embeddings: Tensor) -> Collapse:
     """Measures of embeddings (..., D)."""
     flat = embeddings.reshape(-1, embeddings.shape[-1]).double()
     centred = flat - flat.mean(0)
-    tiny = torch.finfo(torch.float64).tiny  # embeddings of zero are a collapse as well
-    spread = centred.square().sum(1).mean() / flat.square().sum(1).mean().clamp_min(tiny)
-    count = len(flat)
-    # The squared norm of the sum of unit vectors counts every pair twice and each vector with itself once.
-    pairwise = (F.normalize(flat, dim=1).sum(0).square().sum() - count) / (count * (count - 1))
+    unit, count = F.normalize(flat, dim=1), len(flat)
+    # A cosine is 1 less half the squared distance of the directions: 1 of any two embeddings of zero, a collapse too.
+    distances = (count * unit.square().sum() - unit.sum(0).square().sum()) / (count * (count - 1))
     eigenvalues = torch.linalg.eigvalsh(centred.T @ centred).clamp_min(0)
-    share = eigenvalues / eigenvalues.sum().clamp_min(tiny)
+    share = eigenvalues / eigenvalues.sum().clamp_min(torch.finfo(torch.float64).tiny)
     rank = torch.exp(-torch.xlogy(share, share).sum())
-    return Collapse(spread.item(), pairwise.item(), rank.item())
+    return Collapse(1 - distances.item(), rank.item())
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Evaluation:
     @property
     def status(self) -> Outcome:
         """`collapsed`, `identity` or `ok`."""
-        return status_of(self.collapse.relative_spread, self.identity_cosine)
+        return status_of(self.collapse.mean_pairwise_cosine, self.identity_cosine)
 
 
 @torch.no_grad()

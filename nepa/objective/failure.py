@@ -2,12 +2,12 @@
 
 from nepa.runs.outcome import Outcome
 
-COLLAPSED_BELOW = 0.01  # relative spread of the embeddings
+COLLAPSED_ABOVE = 0.99  # mean cosine of any two embeddings
 IDENTITY_ABOVE = 0.99  # cosine of outputs with the embeddings at their own positions
 
 
-def status_of(relative_spread: float, identity_cosine: float) -> Outcome:
+def status_of(mean_pairwise_cosine: float, identity_cosine: float) -> Outcome:
     """`collapsed`, `identity` or `ok`; a collapsed model is an identity map as well, so it is asked first."""
-    if not relative_spread >= COLLAPSED_BELOW:  # nor is what is no number
+    if not mean_pairwise_cosine <= COLLAPSED_ABOVE:  # nor is what is no number
         return "collapsed"
     return "identity" if identity_cosine > IDENTITY_ABOVE else "ok"

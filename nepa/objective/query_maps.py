@@ -37,9 +37,7 @@ def query_patches(rows: int, columns: int) -> list[int]:
 
 @torch.no_grad()
 def query_maps(model: NextEmbeddingPrediction, images: Tensor, mean: float, std: float) -> dict[str, np.ndarray]:
-    """The views of a few of the images (B, C, H, W), normalised by `mean` and `std`, in evaluation mode.
-
-    Evenly spaced ones: a folder's validation images may be sorted by class.
+    """The views of the first few of the images (B, C, H, W), normalised by `mean` and `std`, in evaluation mode.
 
     Returns:
         `images` (I, H, W, C) uint8, thinned where large; `grid` (2,), the rows and columns of patches; `queries` (Q,),
@@ -47,7 +45,7 @@ def query_maps(model: NextEmbeddingPrediction, images: Tensor, mean: float, std:
         (I, Q, 1 + N), the last block's, averaged over its heads, BOS first; `cosine` (I, Q, N) of the predicted
         embedding with every patch's own; `causal`, whether what comes after the query is hidden from it.
     """
-    images = images[:: max(1, len(images) // IMAGES)][:IMAGES].to(next(model.parameters()).device)
+    images = images[:IMAGES].to(next(model.parameters()).device)
     training = model.training
     model.eval()
     prediction, attention = predict_with_attention(model, images)

@@ -6,7 +6,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from nepa.objective.failure import COLLAPSED_BELOW, IDENTITY_ABOVE
+from nepa.objective.failure import COLLAPSED_ABOVE, IDENTITY_ABOVE
 from nepa.parameters import Parameters
 from nepa.parameters.recipes import RECIPES, opening
 from nepa.report import markdown, summary
@@ -43,7 +43,7 @@ def write_document(
         limits={
             "over_chance": MARGIN_OVER_CHANCE,
             "level": LEVEL_MARGIN,
-            "collapsed": COLLAPSED_BELOW,
+            "collapsed": COLLAPSED_ABOVE,
             "identity": IDENTITY_ABOVE,
         },
         settings=settings_table(parameters),

@@ -24,7 +24,7 @@ def pretraining_table(rows: pd.DataFrame) -> pd.DataFrame:
                 "variant": f"`{variant}`",
                 "status": mine["status"].iloc[0],
                 "loss": mean(*measures["evaluation_loss"], digits=4),
-                "relative spread": mean(*measures["relative_spread"], digits=4),
+                "cosine of two patches": mean(*measures["mean_pairwise_cosine"], digits=4),
                 "effective rank": mean(*measures["effective_rank"], digits=1),
                 "cosine with own position": mean(*measures["identity_cosine"], digits=4),
                 "seeds": mine["n"].max(),

@@ -12,7 +12,6 @@ from nepa.report.paper import paper_tables, scored_stage
 COLUMNS = ["task", "variant", "metric", "mean", "std", "n", "paper", "recipe", "status"]
 PRETRAINING_METRICS = (
     "evaluation_loss",
-    "relative_spread",
     "mean_pairwise_cosine",
     "effective_rank",
     "identity_cosine",

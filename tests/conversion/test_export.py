@@ -137,7 +137,7 @@ def test_a_card_beside_timm_s_format(here: Path, tmp_path: Path, kind: str) -> N
         assert "| labels | 40 |" in text and "| base_learning_rate | 0.016 |" in text
         assert json.loads((folder / "config.json").read_text())["pretrained_cfg"]["label_names"] == list("0123456789")
     else:
-        assert f"| relative spread of the embeddings | {metrics['relative_spread']:.4g} |" in text
+        assert f"| mean cosine of any two patches' embeddings | {metrics['mean_pairwise_cosine']:.4g} |" in text
         assert (
             "training_images 197" in text and "Output of `model.forward_features`: features `(B, 1 + 16, 16)`" in text
         )

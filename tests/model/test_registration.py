@@ -56,6 +56,14 @@ def create(path: Path, **options: object) -> torch.nn.Module:
     return timm.create_model(NAME, pretrained=False, checkpoint_path=str(path), **arguments).eval()
 
 
+def test_what_the_reference_does_not_have_is_not_trained() -> None:
+    """Else what was fine-tuned with timm could not be converted to it."""
+    with torch.device("meta"):
+        model = timm.create_model(NAME, **SMALL)
+    fixed = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert fixed == [f"blocks.{block}.attn.{norm}.bias" for block in (0, 1) for norm in ("q_norm", "k_norm")]
+
+
 @torch.no_grad()
 def test_checkpoint_path(classifier: Path, images: torch.Tensor) -> None:
     model = create(classifier)

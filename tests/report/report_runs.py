@@ -19,15 +19,14 @@ PROVENANCE = {
     "finished": "2026-01-01T00:00:00+00:00",
 }
 HISTORIES = {
-    "pretrain": "step,loss,learning_rate,gradient_norm,relative_spread,mean_pairwise_cosine,effective_rank\n"
-    "4,-0.5,0.1,1,0.5,0.5,2\n8,-0.9,0,1,0.6,0.4,3\n",
+    "pretrain": "step,loss,learning_rate,gradient_norm,mean_pairwise_cosine,effective_rank\n"
+    "4,-0.5,0.1,1,0.5,2\n8,-0.9,0,1,0.25,3\n",
     "finetune": "step,loss,learning_rate,gradient_norm,top1\n4,2,0.1,1,20\n8,1,0,1,60\n",
     "segment": "step,loss,learning_rate,gradient_norm\n4,2,0.1,1\n",
 }
 METRICS: dict[str, dict[str, Any]] = {
     "pretrain": {
         "evaluation_loss": -0.9,
-        "relative_spread": 0.6,
         "mean_pairwise_cosine": 0.1,
         "effective_rank": 3.0,
         "identity_cosine": 0.4,

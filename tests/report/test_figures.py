@@ -67,10 +67,10 @@ def test_a_variant_looks_the_same_in_every_figure(project: Path) -> None:
 
 
 def test_figure_7_shows_what_the_loss_does_not_tell(project: Path) -> None:
-    """Embeddings on a point have no spread; those on a line have, but no rank."""
+    """Embeddings of one direction are no distance apart; those on a line are, but have no rank."""
     write_run("pretrain", "full", 0)
-    loss, spread, rank = ([*axes.lines[0].get_ydata()] for axes in draw_curves(found()).axes)
-    assert (loss, spread, rank) == ([-0.5, -0.9], [0.5, 0.6], [2, 3])
+    loss, distance, rank = ([*axes.lines[0].get_ydata()] for axes in draw_curves(found()).axes)
+    assert (loss, distance, rank) == ([-0.5, -0.9], [0.5, 0.75], [2, 3])
 
 
 def test_a_pair_that_has_not_run_has_no_panel(project: Path) -> None:

@@ -124,11 +124,13 @@ def test_paired_difference_is_student_s() -> None:
 def test_a_truncated_result_is_named(project: Path) -> None:
     folder = write_run("finetune", "full", 0)
     (folder / "metrics.json").write_text('{"status"')
-    with pytest.raises(UserError, match=r"full/seed-0/metrics\.json is truncated or no JSON; delete it and run"):
+    with pytest.raises(
+        UserError, match=r"full/seed-0/metrics\.json is truncated or no JSON; bring it back with git, or"
+    ):
         collect_runs(load_parameters())
     (folder / "metrics.json").write_text(json.dumps({"status": "ok"}))
     (folder / "run.json").unlink()
-    with pytest.raises(UserError, match=r"run\.json not found; run its stage again"):
+    with pytest.raises(UserError, match=r"run\.json not found; bring it back with git, or run its"):
         collect_runs(load_parameters())
 
 
@@ -137,10 +139,10 @@ def test_curves_and_samples_that_cannot_be_read_are_named(project: Path) -> None
     (run,) = collect_runs(load_parameters())
     for name, read in (("history.csv", run.history), ("samples.npz", run.samples)):
         (folder / name).write_bytes((folder / name).read_bytes()[:-30] if name == "samples.npz" else b"")
-        with pytest.raises(UserError, match=rf"seed-0/{name} is damaged \(.*\); delete it and run"):
+        with pytest.raises(UserError, match=rf"seed-0/{name} is damaged \(.*\); bring it back with git, or"):
             read()
         (folder / name).unlink()
-        with pytest.raises(UserError, match=rf"seed-0/{name} not found; run its stage again"):
+        with pytest.raises(UserError, match=rf"seed-0/{name} not found; bring it back with git, or"):
             read()
 
 

@@ -66,8 +66,8 @@ def test_the_main_line_twice_gives_the_same_digits(project: Path) -> None:
     validation = first_images(parameters, "validation", parameters.pretrain.monitor_images)
     backbone = build_backbone(parameters)
     backbone.load_state_dict(weights("pretrain"), strict=False)
-    spread = measure_collapse(backbone.patch_embed(validation)).relative_spread
-    assert spread == pytest.approx(pretrained["relative_spread"])
+    cosine = measure_collapse(backbone.patch_embed(validation)).mean_pairwise_cosine
+    assert cosine == pytest.approx(pretrained["mean_pairwise_cosine"])
 
 
 def test_seeds_differ(project: Path) -> None:

@@ -77,14 +77,18 @@ def with_plain_numbers(axis: Axis) -> None:
     axis.set_minor_formatter("")
 
 
-def plot_history(axes: Axes, runs: list[Run], stage: str, variant: str, column: str) -> None:
+def plot_history(axes: Axes, runs: list[Run], stage: str, variant: str, value: str) -> None:
     """A curve of the history: the mean over seeds, and a band from the lowest to the highest; none of what diverged
-    before its first row."""
+    before its first row.
+
+    Args:
+        value: a column, or an expression of columns as pandas evaluates it.
+    """
     histories = [run.history() for run in runs if (run.stage, run.variant) == (stage, variant)]
     histories = [history for history in histories if len(history)]
     if not histories:
         return
-    table = pd.concat([history.set_index("step")[column] for history in histories], axis=1)
+    table = pd.concat([history.set_index("step").eval(value) for history in histories], axis=1)
     line = line_of(variant)
     marker = "o" if len(table) == 1 else None  # of a single row there is no line
     axes.plot(table.index, table.mean(axis=1), label=variant, marker=marker, **line)
