@@ -29,8 +29,9 @@ def compile_training(model: nn.Module, backbone: Eva, one_graph: bool) -> None:
     """
     device = next(model.parameters()).device.type
     require_compiler(device)
-    # Between small kernels Python is the slower caller; a GPU runs behind and does not see who calls.
-    inductor.cpp_wrapper = device == "cpu"
+    # Between small kernels Python is the slower caller; a GPU runs behind and does not see who calls. The faster one
+    # has no code for what is drawn again, such as drop path, where activations are recomputed.
+    inductor.cpp_wrapper = device == "cpu" and not backbone.grad_checkpointing
     inductor.fallback_random = True  # drop path and masks are drawn as they are uncompiled, on a GPU too
     torch.compiler.reset()  # what earlier trainings of this process compiled counts towards dynamo's limits
     if one_graph:

@@ -127,7 +127,7 @@ def run_training(
     start = checkpoints.restore()
     if start:
         log.info(f"{title}: goes on after step {start} of {steps}")
-    elif any(path.is_dir() and path != checkpoints.folder for path in scratch.glob("[0-9a-f]" * 16)):
+    elif any(scratch.glob("[0-9a-f]" * 16 + "/step-*.pt")):
         log.info(f"{title}: begins anew; what {scratch} has is of other parameters, data or code")
     shares = tuple(Share(get_rank() * passes + number, get_world_size() * passes) for number in range(passes))
     stream = Stream(len(dataset), settings.batch_size, seed, shares, start)

@@ -132,7 +132,7 @@ class History(Hook):
 class Progress(Hook):
     """A line every `seconds`: step, loss, learning rate, images/s and time left; the same goes to the status file."""
 
-    priority = "LOW"
+    priority = "BELOW_NORMAL"  # before the schedule sets the next step's rate
 
     def __init__(self, status: Status, batch_size: int, seconds: float = 5.0) -> None:
         self.status = status

@@ -99,6 +99,31 @@ def test_a_gpu_needs_a_compiler_too(monkeypatch: pytest.MonkeyPatch) -> None:
         require_compiler("cuda")
 
 
+@needs_compiler
+@pytest.mark.slow
+def test_what_is_drawn_once_more_is_drawn_alike(write_parameters: Write) -> None:
+    """Drop path, where activations are recomputed in one compiled graph."""
+    from nepa.stages.finetune import finetuning
+    from nepa.training.compilation import compile_training
+
+    parameters = load_parameters(write_parameters(**{"finetune.drop_path": 0.5}))
+    images, labels = torch.randn(8, 1, 8, 8), torch.arange(8)
+    gradients = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        task = finetuning(parameters)
+        torch.nn.init.normal_(task.backbone.head.weight)
+        task.model.train()
+        task.backbone.set_grad_checkpointing()
+        if compiled:
+            compile_training(task.model, task.backbone, one_graph=True)
+        set_random_state(0)
+        task.model.loss(images, labels).backward()
+        gradients.append([weight.grad for weight in task.backbone.parameters() if weight.grad is not None])
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.slow
 def test_blocks_are_compiled_once_whatever_their_drop_path(
     write_parameters: Write, monkeypatch: pytest.MonkeyPatch
