@@ -1,5 +1,6 @@
 """What differs between two sides: DVC's own diff of parameters and metrics, and whether seeds explain it."""
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -17,6 +18,7 @@ Judgement = Literal[
 JUDGEMENTS: tuple[Judgement, ...] = get_args(Judgement)
 SCHEDULE = ("steps", "images", "labels")  # follow from the settings; nothing of them is measured
 Seeds = dict[int, float | None]  # None where the run has no number, as where it diverged
+ROUNDED = 1e-6  # of a value: float32 has no more digits, and a seed's rounding is no finding
 NO_WIDTH = 1e-6  # of an interval, as a share of the difference: seeds that differ by as much each could not do less
 
 
@@ -80,7 +82,7 @@ def changed_metrics(first: Side, second: Side) -> tuple[list[Change], int]:
             difference = paired_difference(after, before)
         else:
             difference = independent_difference(after, before)
-        if common and before == after and not lost:
+        if common and not lost and all(math.isclose(before[seed], after[seed], rel_tol=ROUNDED) for seed in common):
             same += 1
             continue
         means = (sum(values.values()) / len(values) if values else None for values in (before, after))

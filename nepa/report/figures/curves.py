@@ -19,7 +19,7 @@ def draw_curves(runs: list[Run]) -> Figure | None:
         plot_history(distance, pretrained, "pretrain", variant, "1 - mean_pairwise_cosine")
         plot_history(rank, pretrained, "pretrain", variant, "effective_rank")
     loss.set(title="Pretraining loss", ylabel="negative cosine (−1 to 1)", ylim=(-1.03, None))
-    distance.set(title="Patch embeddings, two by two", ylabel="1 − mean cosine (0 to 2)", yscale="log")
+    distance.set(title="Distance of two patch embeddings, in the mean", ylabel="1 − mean cosine (0 to 2)", yscale="log")
     rank.set(title="Rank of the patch embeddings", xlabel="step", ylabel="effective rank (1: a line)", ylim=(0.9, None))
     distance.axhline(1 - COLLAPSED_ABOVE, color="0.5", linestyle=":", linewidth=1)
     where = dict(xycoords=("axes fraction", "data"), ha="right", va="bottom")
