@@ -144,9 +144,10 @@ def test_progress_shows_step_loss_rate_and_time_left(
     tmp_path: Path, parameters: Parameters, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "nepa"):
-        train(tmp_path, parameters, Watched(parameters))
+        training = train(tmp_path, parameters, Watched(parameters))
     assert caplog.messages[-1].startswith("watched  step 7/7  loss ")
-    for part in ("lr ", "images/s", "0:00 left"):
+    # The rate that the step was taken with, as in the history.
+    for part in (f"lr {training.history[-1]['learning_rate']:.2e} ", "images/s", "0:00 left"):
         assert part in caplog.messages[-1]
 
 
