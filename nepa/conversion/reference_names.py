@@ -41,10 +41,10 @@ def to_timm(reference: dict[str, Tensor]) -> dict[str, Tensor]:
         name = name.removeprefix("vit_nepa.")
         block = re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)", name)
         if block is None:
-            stem, _, end = (name, "", "") if name in _TOP else name.rpartition(".")
+            stem, dot, end = (name, "", "") if name in _TOP else name.rpartition(".")
             if stem not in _TOP:
                 raise KeyError(name)
-            weights[_TOP[stem] + (f".{end}" if end else "")] = value
+            weights[_TOP[stem] + dot + end] = value
             continue
         prefix, inner = f"blocks.{block[1]}.", block[2]
         if inner in _BLOCK:
@@ -52,12 +52,12 @@ def to_timm(reference: dict[str, Tensor]) -> dict[str, Tensor]:
             continue
         stem, _, end = inner.rpartition(".")
         packed = next((key for key, stems in _PACKED.items() if stem in stems), None)
-        if packed is None and stem not in _BLOCK:
-            raise KeyError(name)
-        if packed is None:
+        if packed is not None:
+            parts.setdefault(f"{prefix}{packed}.{end}", {})[_PACKED[packed].index(stem)] = value
+        elif stem in _BLOCK:
             weights[f"{prefix}{_BLOCK[stem]}.{end}"] = value
         else:
-            parts.setdefault(f"{prefix}{packed}.{end}", {})[_PACKED[packed].index(stem)] = value
+            raise KeyError(name)
     for name, values in parts.items():
         weights[name] = torch.cat([values[index] for index in sorted(values)])
     return weights

@@ -1,6 +1,5 @@
 """All of params.yaml, and what its sections must agree on."""
 
-import math
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -110,16 +109,17 @@ class Parameters(Section):
             raise ValueError(f"segment.crop {segment.crop} must be a multiple of model.patch_size")
         if max(segment.blocks) >= self.model.depth:
             raise ValueError(f"segment.blocks {segment.blocks} must be below model.depth {self.model.depth}")
-        if segment.crop // patch * min(segment.rescales) < 1:
+        least = segment.least_side(patch)
+        if segment.crop < least:
             raise ValueError(
                 f"segment.rescales {segment.rescales} leave nothing of the {segment.crop // patch} patches of a "
                 "segment.crop; crop more"
             )
         side = _tested_side(self)
-        if side is not None and math.ceil(min(segment.test_scales) * side / patch) * min(segment.rescales) < 1:
+        if side is not None and min(segment.test_scales) * side < least:
             raise ValueError(
-                f"segment.test_scales {segment.test_scales} of {side} pixels leave less than a patch at the smallest "
-                f"of segment.rescales {segment.rescales}; test at larger ones"
+                f"segment.test_scales {segment.test_scales} of {side} pixels leave less than the {least} of which the "
+                f"smallest of segment.rescales {segment.rescales} leaves something; test at larger ones"
             )
         if segment.batch_size < 2:
             raise ValueError("segment.batch_size must be at least 2: batch norm has no variance of one pooled value")

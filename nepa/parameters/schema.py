@@ -1,5 +1,6 @@
 """Schema of params.yaml: every number of a run, its type and its range, section by section."""
 
+import math
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -380,6 +381,10 @@ class Segmentation(Section):
     test_scale: Pair | None
     test_scales: Annotated[list[PositiveFloat], Field(min_length=1)]
     test_flip: bool
+
+    def least_side(self, patch_size: int) -> int:
+        """Pixels of a side of which the decoder's coarsest level has one cell."""
+        return math.ceil(patch_size / min(self.rescales))
 
 
 class Segment(Segmentation):

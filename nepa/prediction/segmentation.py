@@ -1,6 +1,5 @@
 """A class for every pixel of an image, by MMSegmentation's own test."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +42,7 @@ class Segmentor:
         """
         image = read_image(path, self.description.channels)
         settings = self.description.segmentation
-        # The coarsest level of the decoder must have at least one cell.
-        least = math.ceil(self.description.model.patch_size / min(settings.rescales))
+        least = settings.least_side(self.description.model.patch_size)
         if min(image.size) * _smallest_scale(image, settings) < least:
             raise UserError(
                 f"{path} is {image.width}x{image.height}; as it is tested its sides must have {least} pixels at least"

@@ -176,6 +176,11 @@ def test_what_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     ):
         (source / "config.json").write_text(json.dumps(config | changes))
         assert message in refused(source, target, "timm", capsys)
+    (source / "config.json").write_text(json.dumps(config))
+    for unknown in ("unheard", "un.heard", "encoder.layer.0.unheard", "encoder.layer.0.un.heard"):
+        save_file(load_file(weights) | {unknown: torch.zeros(1)}, weights)
+        assert f"{unknown} is unknown or absent" in refused(source, target, "timm", capsys)
+        weights.write_bytes(content)
     (source / "config.json").write_text("[]")
     assert "config.json holds list, expected an object" in refused(source, target, "timm", capsys)
     (source / "config.json").unlink()
