@@ -147,9 +147,9 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except UserError as error:
-        # From a DataLoader's worker comes the whole traceback; the message is its last line.
-        message = str(error).splitlines()[-1].removeprefix("nepa.errors.UserError: ")
-        print(f"nepa: error: {message}", file=sys.stderr)
+        # From a DataLoader's worker comes the whole traceback; the message stands at its end.
+        message = str(error).rpartition("nepa.errors.UserError: ")[2]
+        print("nepa: error:", *message.splitlines(), file=sys.stderr)
         return 2
     except OSError as error:
         cause = _of_worker(error)

@@ -22,7 +22,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """Yields a path beside `path` to write a file or a folder to; renamed to `path` when all went well.
 
     Raises:
-        OSError: it names `path` where the system names no file, as on a full disk.
+        OSError: it names `path` where the system names no file, as on a full disk, or what lies beside it.
     """
     path = _where_it_lies(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
         cause = error if isinstance(error, OSError) else error.__context__  # torch.save's own error hides it
         if not isinstance(cause, OSError):
             raise
-        cause.filename = cause.filename or str(path)
+        # Nobody who reads the error knows of the name beside it.
+        cause.filename = str(cause.filename or path).replace(str(beside), str(path))
         raise cause from None
     finally:
         if beside.is_dir():
@@ -73,21 +74,41 @@ def write_json(path: Path, content: Any) -> None:
         beside.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
-def read_json(path: Path, *, absent: str, damaged: str) -> Any:
-    """The content of a JSON file.
+class _Content(dict[str, Any]):
+    """A map out of a file; to ask it for a key that it lacks, as one of another version may, is the file's fault."""
+
+    def __init__(self, content: dict[str, Any], source: str, damaged: str) -> None:
+        super().__init__(content)
+        self._source, self._damaged = source, damaged
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(f"{self._source} lacks '{key}'; {self._damaged}")
+
+
+def read_json(path: Path, *, absent: str, damaged: str) -> dict[str, Any]:
+    """The map that a JSON file holds.
 
     Args:
         absent, damaged: what to do where there is no file, or none that is whole.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none; or, from what is returned, a key is asked for that it lacks.
     """
     try:
-        return json.loads(path.read_text())
+        return parse_json(path.read_bytes(), str(path), damaged)
     except FileNotFoundError:
         raise UserError(f"{path} not found; {absent}") from None
+
+
+def parse_json(content: bytes, source: str, damaged: str) -> dict[str, Any]:
+    """The same of what has been read: `source` is what errors call it."""
+    try:
+        found = json.loads(content)
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise UserError(f"{path} is truncated or no JSON; {damaged}") from None
+        raise UserError(f"{source} is truncated or no JSON; {damaged}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{source} holds {type(found).__name__}, expected a map; {damaged}")
+    return _Content(found, source, damaged)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

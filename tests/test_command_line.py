@@ -195,6 +195,7 @@ class Lost(Dataset):
     [
         (None, "data/smallest/images/training/00000.tar: No such file or directory; bring it back with `dvc checkout`"),
         (UserError("00000.tar: no image at byte 512; prepare again"), "00000.tar: no image at byte 512; prepare again"),
+        (UserError("of\ntwo lines.jpg: no image; remove it"), "of two lines.jpg: no image; remove it"),
     ],
 )
 def test_data_lost_while_it_is_read(

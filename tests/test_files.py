@@ -66,13 +66,19 @@ def no_room(tmp_path: Path) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def fail(path: Path) -> None:
+    """As a system that names what it could not open."""
+    raise OSError(errno.EFBIG, "File too large", str(path))
+
+
 @pytest.mark.parametrize(
     "write",
     [
         lambda path: path.write_bytes(b"0" * 100_000),
         lambda path: torch.save({"weights": torch.zeros(100_000)}, path.open("wb", buffering=0)),
+        fail,
     ],
-    ids=["bytes", "torch.save"],
+    ids=["bytes", "torch.save", "named"],
 )
 def test_no_room_is_told_with_the_name_of_what_was_written(
     tmp_path: Path, no_room: None, write: Callable[[Path], object]

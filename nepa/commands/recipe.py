@@ -7,7 +7,7 @@ from typing import Any
 
 from nepa.errors import UserError
 from nepa.files import write_atomically
-from nepa.parameters.loading import read_yaml
+from nepa.parameters.loading import read_text, read_yaml
 from nepa.parameters.recipes import RECIPES, opening, recipe_parameters, recipe_text
 
 TARGET = Path("params.yaml")
@@ -17,12 +17,12 @@ def list_recipes() -> str:
     """Every recipe, with what its file opens with.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or one is not UTF-8.
     """
     found = sorted(RECIPES.glob("*.yaml"))
     if not found:
         raise UserError(f"{RECIPES} holds no recipe; run from the project's root, where it lies")
-    return "\n\n".join(f"{path.stem}\n{opening(path.read_text())}" for path in found)
+    return "\n\n".join(f"{path.stem}\n{opening(read_text(path))}" for path in found)
 
 
 def put_in_place(name: str) -> str:

@@ -1,6 +1,5 @@
 """One side of a comparison: the parameters and metrics of a git revision, a DVC experiment or a folder."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from nepa.errors import UserError
+from nepa.files import parse_json
 from nepa.parameters.loading import read_yaml
 from nepa.runs.paths import RUN_FOLDERS, RunName
 
@@ -40,8 +40,10 @@ def read_side(name: str) -> Side:
     A folder holds params.yaml and results/, or is a folder of results alone.
 
     Raises:
-        UserError: there is none of that name, it holds no results, or a file of it is truncated.
+        UserError: there is none of that name, it holds no results, or a file of it is damaged.
     """
+    if not name:
+        raise UserError("compare: '' names nothing; `.` is what lies here")
     folder = Path(name)
     if (folder / "results").is_dir():
         return _read(name, LocalFileSystem(), folder / "params.yaml", folder / "results")
@@ -73,9 +75,6 @@ def _read(name: str, files: AbstractFileSystem, parameters: Path | None, results
         run = RunName.of(Path(path).parent)
         if run in metrics:
             raise UserError(f"compare: {name} has {run} twice; delete the one that its params.yaml no longer declares")
-        try:
-            metrics[run] = json.loads(files.read_text(path))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise UserError(f"compare: {path} of {name} is truncated or no JSON; run its stage again") from None
+        metrics[run] = parse_json(files.cat_file(path), f"compare: {path} of {name}", "run its stage again")
     source = f"compare: {parameters} of {name}"
     return Side(name, read_yaml(files.read_text(parameters.as_posix()), source) if known else None, metrics)

@@ -24,8 +24,6 @@ def describe_reference(config: dict[str, Any], classes: int) -> Description:
     Raises:
         UserError: the config asks for what this project's model does not have.
     """
-    if not isinstance(config, dict):
-        raise UserError(f"config.json holds {type(config).__name__}, expected an object; fetch it again")
     if config.get("model_type", "vit_nepa") != "vit_nepa":
         raise UserError(f"config.json: model_type {config['model_type']!r} is not the reference's 'vit_nepa'")
     switches = {key: config.get(key, default) for key, default in SWITCHES.items()}
@@ -55,7 +53,7 @@ def describe_reference(config: dict[str, Any], classes: int) -> Description:
             raise UserError(f"config.json: {key} is {value!r}, expected a number above 0; fetch it again")
     names = config.get("id2label") if classes else None
     if names is not None and not isinstance(names, dict):
-        raise UserError(f"config.json: id2label holds {type(names).__name__}, expected an object; fetch it again")
+        raise UserError(f"config.json: id2label holds {type(names).__name__}, expected a map; fetch it again")
     try:
         return Description(
             model=Model(

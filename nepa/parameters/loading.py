@@ -1,11 +1,12 @@
 """Reading params.yaml: one line of error for whoever wrote it, and the variants' overrides."""
 
-import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import ValidationError
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.reader import ReaderError
 
 from nepa.errors import UserError
 from nepa.parameters.agreement import Parameters
@@ -31,12 +32,23 @@ def load_parameters(path: Path = Path("params.yaml")) -> Parameters:
         UserError: the file is missing or no YAML, or a key is unknown, of a wrong type or impossible.
     """
     try:
-        text = path.read_text()
+        text = read_text(path)
     except FileNotFoundError:
         raise UserError(f"{path} not found; run from the project's root, where it lies") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not YAML: {error}; mend it there") from None
     return parse_parameters(text, str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a params file, a recipe or a recipe's page.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
 
 
 def parse_parameters(text: str, source: str) -> Parameters:
@@ -56,22 +68,9 @@ def parse_parameters(text: str, source: str) -> Parameters:
     return parameters
 
 
-class _EachKeyOnce(yaml.SafeLoader):
-    """YAML's own reader takes the last of several values of one key, DVC's refuses them."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"{key.value} stands twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def read_yaml(text: str, source: str) -> dict[str, Any]:
-    """The map of sections that a params file or a recipe holds.
+    """The map of sections that a params file or a recipe holds, by the reader that DVC reads it with: others take `010`
+    for 8 and `3e-4` for no number.
 
     Args:
         source: what errors call it.
@@ -80,13 +79,15 @@ def read_yaml(text: str, source: str) -> dict[str, Any]:
         UserError: it is no YAML or no map, or has a key twice.
     """
     try:
-        raw = yaml.load(text, _EachKeyOnce)  # noqa: S506 - a safe loader
-    except yaml.reader.ReaderError as error:
+        raw = YAML(typ="safe").load(text)
+    except ReaderError as error:
         raise UserError(f"{source}, character {error.position + 1}: {error.reason}; remove it") from None
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
-        raise UserError(f"{source}{line} is not YAML: {getattr(error, 'problem', error)}; mend it there") from None
+        twice = isinstance(error, DuplicateKeyError)
+        problem = error.problem.partition(" with value")[0] if twice else getattr(error, "problem", error)
+        raise UserError(f"{source}{line} is not YAML: {problem}; mend it there") from None
     except ValueError as error:  # of what looks like a date or a number and is none
         raise UserError(f"{source} holds a value that YAML cannot read ({error}); quote or mend it") from None
     if not isinstance(raw, dict):
@@ -132,7 +133,5 @@ def _one_line(error: ValidationError) -> str:
         text = f"{key}: {message}" if key else message
     else:
         text = f"{key}: {first['input']!r} given; {first['msg'][0].lower()}{first['msg'][1:]}"
-        if isinstance(first["input"], str) and re.fullmatch(r"[+-]?\d+\.?\d*[eE][+-]?\d+", first["input"]):
-            text += "; YAML takes it for a number with a point and a signed exponent alone, as 3.0e-4"
     more = len(problems) - 1
     return text + (f" (and {more} more)" if more else "")

@@ -9,7 +9,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from nepa.errors import UserError
 from nepa.parameters.agreement import Parameters
-from nepa.parameters.loading import GROUPS, parse_parameters, read_yaml
+from nepa.parameters.loading import GROUPS, parse_parameters, read_text, read_yaml
 
 RECIPES = Path("recipes")
 STATED = re.compile(r"# ([PC]\b|\?)")  # notes that begin with who states a number
@@ -50,7 +50,7 @@ def recipe_text(name: str, asked_by: tuple[str, ...] = ()) -> str:
     yaml.width = 4096
     # Else what is null would look as if it had been forgotten.
     yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
-    text = path.read_text()
+    text = read_text(path)
     read_yaml(text, str(path))  # whose errors are one line
     own = yaml.load(text)
     if "based_on" not in own:

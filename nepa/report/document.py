@@ -8,6 +8,7 @@ import pandas as pd
 
 from nepa.objective.failure import COLLAPSED_ABOVE, IDENTITY_ABOVE
 from nepa.parameters import Parameters
+from nepa.parameters.loading import read_text
 from nepa.parameters.recipes import RECIPES, opening
 from nepa.report import markdown, summary
 from nepa.report.collect import Run
@@ -98,8 +99,8 @@ def _statement(recipe: str) -> str:
     """What a recipe can show, from its own page, or else what its file opens with."""
     page, numbers = RECIPES / f"{recipe}.md", RECIPES / f"{recipe}.yaml"
     if page.exists():
-        return page.read_text().strip()
+        return read_text(page).strip()
     if not numbers.exists():
         return f"({page} does not exist: what this recipe can show is unsaid.)"
-    lines = opening(numbers.read_text()).splitlines()
+    lines = opening(read_text(numbers)).splitlines()
     return "\n".join("> " + line.removeprefix("#").strip() + "  " for line in lines)

@@ -36,9 +36,9 @@ def run(parameters: Parameters) -> None:
             mine = [run for run in runs if run.recipe == recipe]
             drawn = draw_figures(mine, folder / recipe, ledger if recipe == parameters.recipe else [])
             figures[recipe] = {name: f"figures/{recipe}/{name}.png" for name in drawn}
+        document = write_document(parameters, runs, table, figures)  # whose errors come before anything is replaced
     with write_atomically(RESULTS / "table.csv") as beside:
         table.to_csv(beside, index=False, float_format="%.6g", lineterminator="\n")
-    document = write_document(parameters, runs, table, figures)
     with write_atomically(RESULTS / "report.md") as beside:
         beside.write_text(document)
     with write_atomically(RESULTS / "report.html") as beside:

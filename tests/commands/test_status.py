@@ -58,7 +58,7 @@ def test_a_run_from_its_start_to_its_end(project: Path, capsys: pytest.CaptureFi
     assert shown(capsys)[2].startswith("| smallest: pretrain full | 0 7 | 16:4")
 
 
-def test_a_truncated_result_is_named(
+def test_a_damaged_result_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -76,3 +76,6 @@ def test_a_truncated_result_is_named(
     assert (
         capsys.readouterr().err == f"nepa: error: {path} is truncated or no JSON; delete it and run its stage again\n"
     )
+    path.write_text("{}")  # whole, but of another version
+    assert main(["status"]) == 2
+    assert capsys.readouterr().err == f"nepa: error: {path} lacks 'seconds'; delete it and run its stage again\n"

@@ -182,6 +182,12 @@ def test_what_cannot_be_read_is_named(states: Path, capsys: pytest.CaptureFixtur
         (states / "before/results/runs/small/finetune/full/seed-1/metrics.json").write_bytes(content)
         assert main(["compare", "before", "after"]) == 2
         assert "seed-1/metrics.json of before is truncated or no JSON" in capsys.readouterr().err
+    for content, told in (("[]", "holds list, expected a map"), ("{}", "lacks 'status'")):
+        (states / "before/results/runs/small/finetune/full/seed-1/metrics.json").write_text(content)
+        assert main(["compare", "before", "after"]) == 2
+        assert f"seed-1/metrics.json of before {told}; run its stage again\n" in capsys.readouterr().err
+    assert main(["compare", "", "after"]) == 2
+    assert capsys.readouterr().err == "nepa: error: compare: '' names nothing; `.` is what lies here\n"
     (states / "empty/results").mkdir(parents=True)
     assert main(["compare", "after", "empty"]) == 2
     assert "compare: empty holds no results" in capsys.readouterr().err

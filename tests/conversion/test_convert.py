@@ -182,7 +182,7 @@ def test_what_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
         assert f"{unknown} is unknown or absent" in refused(source, target, "timm", capsys)
         weights.write_bytes(content)
     (source / "config.json").write_text("[]")
-    assert "config.json holds list, expected an object" in refused(source, target, "timm", capsys)
+    assert "config.json holds list, expected a map" in refused(source, target, "timm", capsys)
     (source / "config.json").unlink()
     assert "config.json not found" in refused(source, target, "timm", capsys)
     weights.unlink()

@@ -68,6 +68,9 @@ def test_missing_files(project: Path) -> None:
     (FOLDER / "manifest.json").write_text('{"sha256": ')
     with pytest.raises(UserError, match=r"manifest\.json is truncated or no JSON"):
         load_images(load_parameters(), "validation")
+    (FOLDER / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match=r"manifest\.json lacks 'sha256'; delete data/smallest/images and run"):
+        load_images(load_parameters(), "validation")
     (FOLDER / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"manifest\.json not found; run `nepa prepare` first"):
         load_images(load_parameters(), "validation")

@@ -128,6 +128,24 @@ def test_every_link_leads_to_a_heading_or_a_file(text: str) -> None:
         assert link.removeprefix("#") in headings if link.startswith("#") else (Path("results") / link).exists()
 
 
+def test_a_report_that_fails_replaces_nothing(everything: Path, capsys: pytest.CaptureFixture) -> None:
+    table, figure, page = (
+        Path("results/table.csv"),
+        next(Path("results/figures").rglob("*.png")),
+        Path("recipes/smallest.md"),
+    )
+    written = [path.read_bytes() for path in (table, figure)]
+    page.write_bytes(b"\xff")
+    for path in (table, figure):
+        path.write_bytes(b"of the report before")
+    assert main(["report"]) == 2
+    assert capsys.readouterr().err.startswith("nepa: error: recipes/smallest.md is not UTF-8")
+    page.unlink()
+    for path, content in zip((table, figure), written, strict=True):
+        assert path.read_bytes() == b"of the report before"
+        path.write_bytes(content)
+
+
 def test_the_page_needs_nothing_but_itself(everything: Path) -> None:
     page = Path("results/report.html").read_text()
     assert page.count("src=") == page.count('src="data:image/png;base64,') == len(PICTURES)
