@@ -105,10 +105,12 @@ def _check_archive(path: Path, expected: str) -> None:
 
 def _files(folder: Path) -> Iterator[RawImage]:
     for split in (name for names in SPLITS.values() for name in names):
-        for file in (folder / split).glob("*/*"):  # also where a class is a link
-            if _is_image(file) and file.is_file():
-                name = file.relative_to(folder).as_posix()
-                yield RawImage(str(file), 0, file.stat().st_size, file.parent.name, name)
+        # `glob` would pass over folders that may not be read.
+        for label in (folder / split).iterdir() if (folder / split).is_dir() else ():
+            for file in label.iterdir() if label.is_dir() else ():
+                if _is_image(file) and file.is_file():
+                    name = file.relative_to(folder).as_posix()
+                    yield RawImage(str(file), 0, file.stat().st_size, label.name, name)
 
 
 def _members(archive: Path) -> Iterator[RawImage]:

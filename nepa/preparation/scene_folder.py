@@ -123,7 +123,7 @@ def write_scenes_of_split(source: Path, split: str, scenes: list[RawScene], clas
 def _members(source: Path) -> Iterator[Member]:
     """Name and reader of every file."""
     if source.is_dir():
-        for folder, _, files in os.walk(source, followlinks=True):
+        for folder, _, files in os.walk(source, onerror=_refuse, followlinks=True):
             for path in (Path(folder, name) for name in files):
                 yield path.relative_to(source).as_posix(), path.read_bytes
         return
@@ -143,6 +143,11 @@ def _members(source: Path) -> Iterator[Member]:
         ) from None
     except (tarfile.ReadError, zipfile.BadZipFile) as error:
         raise UserError(f"{source} is no complete zip or uncompressed tar file ({error}); fetch or unpack it") from None
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that may not be read; `os.walk` would pass over it."""
+    raise error
 
 
 def _classes(source: Path, members: dict[str, Callable[[], bytes]]) -> Classes:

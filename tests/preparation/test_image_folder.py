@@ -481,3 +481,14 @@ def test_a_sample_of_imagenet(tmp_path: Path) -> None:
         assert len(images) == count
         sizes = [images.read(position).shape[1:] for position in range(count)]
         assert max(min(size) for size in sizes) == 256
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read any folder")
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    source = as_folder(tmp_path)
+    hidden = source / "train/n01"
+    hidden.chmod(0)
+    with pytest.raises(PermissionError) as told:
+        find_images(source)
+    hidden.chmod(0o700)
+    assert told.value.filename == str(hidden)

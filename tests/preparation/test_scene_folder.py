@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -248,3 +249,14 @@ def test_prepared_classes_are_read_back(tmp_path: Path) -> None:
 def test_camvid(tmp_path: Path) -> None:
     classes = write(CAMVID, tmp_path / "scenes", training=367, validation=101)
     assert len(classes.names) == 11 and classes.names[0] == "Sky"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read any folder")
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    source = as_folder(tmp_path, files())
+    hidden = source / "images/training"
+    hidden.chmod(0)
+    with pytest.raises(PermissionError) as told:
+        find_scenes(source)
+    hidden.chmod(0o700)
+    assert told.value.filename == str(hidden)
