@@ -231,6 +231,8 @@ def _bench(options: argparse.Namespace) -> None:
     if options.batch_size is not None and options.batch_size % 2:
         raise UserError(f"--batch-size {options.batch_size} must be even")
     parameters = _load_parameters(options.recipe)
+    if not any(getattr(parameters.execution, stage).gpus for stage in options.stages):
+        _hide_gpus()
     import_command("commands.bench").run(
         parameters,
         what=options.what,
@@ -273,8 +275,7 @@ def _train(options: argparse.Namespace) -> int:
     parameters = resolve_variant(parameters, known[variant].group, variant)
     execution = getattr(parameters.execution, stage)
     if not execution.gpus:
-        # Before an import asks torch whether there are GPUs: it remembers the answer.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        _hide_gpus()
     module = import_command(f"stages.{stage}")
     from torch import OutOfMemoryError
 
@@ -304,6 +305,11 @@ def _train(options: argparse.Namespace) -> int:
         ) from None
     leave_processes()
     return code
+
+
+def _hide_gpus() -> None:
+    """From a recipe that asks for none; before an import asks torch whether there are GPUs: it remembers the answer."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def import_command(module: str) -> ModuleType:

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from math import isqrt
 
-from nepa.bench.memory import peak_bytes
-from nepa.bench.rows import Row
+import torch
+
+from nepa.bench.memory import peak_bytes, release_memory
+from nepa.bench.rows import Row, not_measured
 from nepa.bench.turns import wall_clock
 from nepa.bench.workload import Workload, bytes_kept, on_noise, on_this_machine
 from nepa.parameters import Parameters
@@ -66,6 +68,8 @@ SWEEPS = {
 def measure_growth(parameters: Parameters, rate: float) -> Iterator[Row]:
     """One row per size: what a step takes, and what it would take at the matrix rate, keeping each activation once.
 
+    A size that does not fit is not measured.
+
     Args:
         rate: of matrix products at the recipe's precision, FLOP/s.
     """
@@ -75,16 +79,20 @@ def measure_growth(parameters: Parameters, rate: float) -> Iterator[Row]:
         floor = size.batch * one.flops / rate
         kept = bytes_kept(workload.parameters, "pretrain", one)
         memory = BYTES_PER_PARAMETER * one.parameters + size.batch * kept
-        yield (
-            {"axis": axis}
-            | asdict(size)
-            | {
-                "seconds": _quickest_step(workload, steps=min(MOST, max(FEWEST, round(1 / floor)))),
-                "floor_seconds": floor,
-                "peak_memory_mb": peak_bytes(lambda workload=workload: _quickest_step(workload, steps=2)) / 1e6,
-                "floor_memory_mb": memory / 1e6,
-            }
-        )
+        row = {"axis": axis} | asdict(size)
+        release_memory()
+        try:
+            seconds = _quickest_step(workload, steps=min(MOST, max(FEWEST, round(1 / floor))))
+            peak = peak_bytes(lambda workload=workload: _quickest_step(workload, steps=2))
+        except torch.OutOfMemoryError as reason:
+            yield not_measured(reason, **row)
+            continue
+        yield row | {
+            "seconds": seconds,
+            "floor_seconds": floor,
+            "peak_memory_mb": peak / 1e6,
+            "floor_memory_mb": memory / 1e6,
+        }
 
 
 def _workload(parameters: Parameters, size: Size) -> Workload:

@@ -20,11 +20,11 @@ FIXED = {"tokens": "patches: {}", "batch": "images: {}", "width": "width: {}"}
 
 
 def draw_growth(rows: list[Row], title: str, folder: Path) -> None:
-    """Draw the rows of `measure_growth`, logarithmic both ways, a panel for each axis and quantity.
+    """Draw the rows of `measure_growth` that were measured, logarithmic both ways, a panel for each axis and quantity.
 
     The slopes that are written out are those of the last segments.
     """
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(row for row in rows if "not_measured" not in row)
     with matplotlib.rc_context(STYLE):
         figure = Figure((WIDTH, 5.8), layout="constrained")
         panels = figure.subplots(2, 3, sharey="row", sharex="col")

@@ -27,6 +27,8 @@ from nepa.parameters import Parameters
 from nepa.parameters.schema import IN_MEMORY, Stage
 from nepa.training.placement import device
 
+# What leaves a case without its figures, and the others theirs.
+OBSTACLES = (NotMeasured, UserError, torch.OutOfMemoryError)
 SLOWEST_STEP = 1 / 20  # of a comparison's seconds
 SAMPLES = 4  # batches of them
 
@@ -115,9 +117,10 @@ def _step_of(bench: Bench, parameters: Parameters, stage: Stage) -> Iterator[Row
         try:
             yield from _timed(bench, parameters, stage)
             if compiled:
+                release_memory()
                 yield measure_start(parameters, stage)
-        except (UserError, torch.OutOfMemoryError) as reason:
-            yield not_measured(str(reason).partition("\n")[0], stage=stage)
+        except OBSTACLES as reason:
+            yield not_measured(reason, stage=stage)
 
 
 def _timed(bench: Bench, parameters: Parameters, stage: Stage) -> Iterator[Row]:
@@ -130,7 +133,7 @@ def _timed(bench: Bench, parameters: Parameters, stage: Stage) -> Iterator[Row]:
         workload = Workload(parameters, stage, dataset)
         yield {"device": device().type, "loader": True} | measure_step(workload, batches, rate, bench.seconds)
     except NotMeasured as reason:
-        yield not_measured(str(reason), device=device().type, loader=True, stage=stage)
+        yield not_measured(reason, device=device().type, loader=True, stage=stage)
 
 
 def _loader(bench: Bench) -> Iterator[Row]:
@@ -139,7 +142,7 @@ def _loader(bench: Bench) -> Iterator[Row]:
         workers = bench.of_stage("pretrain", 1).execution.pretrain.workers
         yield from measure_loader(data, augmentation, bench.photographs, workers=workers)
     except NotMeasured as reason:
-        yield not_measured(str(reason))
+        yield not_measured(reason)
 
 
 def _fidelity(bench: Bench) -> Iterator[Row]:
@@ -148,24 +151,27 @@ def _fidelity(bench: Bench) -> Iterator[Row]:
     try:
         yield from measure_fidelity(data, augmentation, bench.photographs)
     except NotMeasured as reason:
-        yield not_measured(str(reason))
+        yield not_measured(reason)
 
 
 def _waiting(bench: Bench) -> Iterator[Row]:
     for stage in bench.stages:
         try:
             yield measure_waiting(bench.of_stage(stage), stage)
-        except NotMeasured as reason:
-            yield not_measured(str(reason), stage=stage)
+        except OBSTACLES as reason:
+            yield not_measured(reason, stage=stage)
 
 
 def _start(bench: Bench) -> Iterator[Row]:
     for stage in bench.stages:
-        yield measure_start(bench.of_stage(stage), stage)
+        try:
+            yield measure_start(bench.of_stage(stage), stage)
+        except NotMeasured as reason:
+            yield not_measured(reason, stage=stage)
     try:
         yield from measure_idle_engines()
     except NotMeasured as reason:
-        yield not_measured(str(reason), command="dvc repro and snakemake, with nothing to do")
+        yield not_measured(reason, command="dvc repro and snakemake, with nothing to do")
 
 
 def _growth(bench: Bench) -> Iterator[Row]:
@@ -186,10 +192,10 @@ MEASUREMENTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 
 
 def _on_a_gpu(cases: Iterator[Row]) -> Iterator[Row]:
-    """Where there is no GPU, what one would be needed for."""
+    """Where there is no GPU, or the recipe asks for none, what one would be needed for."""
     if not torch.cuda.is_available():
         for case in cases:
-            yield not_measured("no GPU here", device="cuda", **case)
+            yield not_measured("no GPU here that the recipe asks for", device="cuda", **case)
 
 
 def _idle_cores(parameters: Parameters) -> int:

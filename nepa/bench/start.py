@@ -24,18 +24,24 @@ ENGINES = ("dvc repro", "snakemake --cores all all")
 def measure_start(parameters: Parameters, stage: Stage) -> Row:
     """Seconds from the start of a stage's process until its imports are done and until its first step is.
 
-    On random pixels, so that no data is read; medians of several repetitions.
+    On random pixels, so that no data is read; medians of several repetitions. The process shares a GPU with this one.
 
     Args:
         parameters: as `on_this_machine` makes them.
+
+    Raises:
+        NotMeasured: it failed.
     """
     threads = str(parameters.threads)
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     command, given = [sys.executable, "-m", __name__, stage], parameters.model_dump_json()
-    found = [
-        json.loads(subprocess.check_output(command, input=given, env=environment, text=True))
-        for _ in range(REPETITIONS)
-    ]
+    found = []
+    for _ in range(REPETITIONS):
+        process = subprocess.run(command, input=given, env=environment, capture_output=True, text=True)
+        if process.returncode:
+            last = process.stderr.strip().rpartition("\n")[2]
+            raise NotMeasured(f"the stage's process ended with {process.returncode}: {last}")
+        found.append(json.loads(process.stdout))
     medians = {key: median(times[key] for times in found) for key in found[0]}
     return {
         "stage": stage,

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nepa.conversion.checkpoints import Checkpoint, read_checkpoint
 from nepa.data.scenes import Classes
 from nepa.errors import UserError
@@ -31,6 +33,7 @@ def run(images: list[Path], source: Path, top: int, folder: Path, as_json: bool)
     kind = checkpoint.description.kind
     if kind == "backbone":
         raise UserError(f"{source} is a backbone and has no classes to predict; fine-tune it, or name what was")
+    torch.backends.cudnn.allow_tf32 = False  # as in the stages, whose evaluation this is to repeat
     predict = _classifier(checkpoint, top) if kind == "classifier" else _segmentor(checkpoint, folder)
     failed = 0
     for path in images:

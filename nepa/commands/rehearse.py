@@ -4,6 +4,7 @@ What it checks is every hand-over: data, shapes, processes, checkpoints, heads, 
 nothing.
 """
 
+import gc
 import logging
 import math
 import os
@@ -73,6 +74,7 @@ def run(name: str, images: Path, scenes: Path | None, depth: int | None) -> None
             started = time.monotonic()
             if main([command]) != 0:
                 raise UserError(f"rehearsal of {name} failed in `nepa {command}`; its folder is {folder}")
+            gc.collect()  # else what a training has left would stay on its GPU: the next command's import freezes it
             log.info(f"rehearsal of {name}: {command} in {time.monotonic() - started:.1f} s")
     finally:
         os.chdir(before)

@@ -1,9 +1,11 @@
 """`nepa bench`: its table, its files, and what it says of that which it could not measure."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,8 @@ import torch
 import yaml
 from conftest import ROOT, needs_compiler
 
-from nepa.bench import matrix, measurements, start
-from nepa.bench.growth import HEAD, SWEEPS
+from nepa.bench import growth, matrix, measurements, start
+from nepa.bench.growth import HEAD, SWEEPS, Size, Sweep
 from nepa.bench.growth_figure import draw_growth, slope
 from nepa.bench.measurements import MEASUREMENTS, Bench
 from nepa.bench.results import results_folder
@@ -92,6 +94,49 @@ def test_a_stage_that_does_not_fit_leaves_the_others_their_rows(
     assert rows[0] == {"stage": "pretrain", "not_measured": "out of memory"} and rows[1]["measured"] == 1
 
 
+def test_a_process_that_fails_leaves_the_others_their_rows(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU that has no room for both."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho Traceback >&2\necho torch.OutOfMemoryError: CUDA out of memory >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    bench(tmp_path / "out", "--what", "start", "--stages", "pretrain", "finetune")
+    rows = content(tmp_path / "out", "start")["rows"]
+    told = "the stage's process ended with 1: torch.OutOfMemoryError: CUDA out of memory"
+    assert rows[:2] == [{"stage": stage, "not_measured": told} for stage in ("pretrain", "finetune")] and rows[2:]
+
+
+def test_sizes_that_do_not_fit_leave_the_others_theirs(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(workload: Workload, steps: int) -> float:
+        if workload.parameters.model.width == 128:
+            raise torch.OutOfMemoryError("out of memory\nand how much")
+        return torch.ones(workload.settings.batch_size).sum().item()
+
+    small = Sweep(Size(tokens=16, batch=2, width=32, depth=1), tokens=(16, 64), batch=(1, 2), width=(32, 64, 128))
+    monkeypatch.setattr(growth, "SWEEPS", dict.fromkeys(SWEEPS, small))
+    monkeypatch.setattr(growth, "_quickest_step", step)
+    bench(tmp_path / "out", "--what", "growth")
+    *measured, last = content(tmp_path / "out", "growth")["rows"]
+    assert len(measured) == 6 and all(row["seconds"] == row["batch"] for row in measured)
+    assert last == {"axis": "width", "not_measured": "out of memory", **asdict(replace(small.base, width=128))}
+    assert (tmp_path / "out/growth.png").exists()
+
+
+@pytest.mark.parametrize(("recipe", "hidden"), [("smallest", True), ("imagenet-base-paper", False)])
+def test_a_recipe_without_gpus_is_measured_without(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, hidden: bool
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    (project / "recipes").symlink_to(ROOT / "recipes")
+    named = [] if recipe == "smallest" else ["--recipe", recipe]
+    bench(tmp_path / "out", "--what", "loader", *named)
+    assert (os.environ["CUDA_VISIBLE_DEVICES"] == "") is hidden
+
+
 def test_pretraining_is_measured_without_what_it_does_not_need(project: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules |= dict.fromkeys(('dvc', 'mmseg', 'mmcv', 'snakemake'));"
@@ -116,7 +161,7 @@ def test_what_needs_a_gpu_is_not_measured(project: Path, tmp_path: Path) -> None
     bench(tmp_path / "out", "--what", "matrix")
     rows = [row for row in content(tmp_path / "out", "matrix")["rows"] if row["device"] == "cuda"]
     assert rows == [
-        {"device": "cuda", "precision": precision, "not_measured": "no GPU here"}
+        {"device": "cuda", "precision": precision, "not_measured": "no GPU here that the recipe asks for"}
         for precision in ("float32", "bfloat16")
     ]
 
@@ -131,7 +176,7 @@ def test_steps_are_compared_in_turn_with_the_baseline(project: Path, tmp_path: P
         for side in (row["ours"], row["baseline"]):
             assert side["images_per_second"] > 0 and 0 < side["share_of_matrix_rate"] < 1
     assert alone["ours"]["peak_memory_mb"] > 0 and not alone["loader"] and with_loader["loader"]
-    assert on_a_gpu == {"device": "cuda", "stage": "pretrain", "not_measured": "no GPU here"}
+    assert on_a_gpu == {"device": "cuda", "stage": "pretrain", "not_measured": "no GPU here that the recipe asks for"}
 
 
 @needs_compiler

@@ -68,7 +68,9 @@ def test_classes_are_what_the_evaluation_saw(
     model.load_state_dict(load_file(checkpoints["classifier"]))
     with torch.no_grad():
         expected = model(seen)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # torch's default
     found = predict(capsys, *paths, "--checkpoint", checkpoints["classifier"].parent, "--top", "20")
+    assert not torch.backends.cudnn.allow_tf32  # nor had the evaluation it
     assert [line["image"] for line in found] == paths
     for line, shares in zip(found, expected.softmax(1), strict=True):
         assert [row["name"] for row in line["classes"]] == [str(c.item()) for c in shares.argsort(descending=True)]
