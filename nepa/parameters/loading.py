@@ -84,7 +84,8 @@ def read_yaml(text: str, source: str) -> dict[str, Any]:
         raise UserError(f"{source}, character {error.position + 1}: {error.reason}; remove it") from None
     except YAMLError as error:
         where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
+        last = text.rstrip().count("\n")  # libyaml's own mark of the end stands behind it
+        line = f", line {min(where.line, last) + 1}" if where else ""
         twice = isinstance(error, DuplicateKeyError)
         problem = error.problem.partition(" with value")[0] if twice else getattr(error, "problem", error)
         raise UserError(f"{source}{line} is not YAML: {problem}; mend it there") from None
