@@ -45,7 +45,6 @@ def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str
     finetuning = list(parameters.finetuning) if here else _variants(main, "finetune", but=[*pretraining, "full"])
     segmentation = list(parameters.segmentation) if here else _variants(main, "segment")
     random = {run.variant for run in runs if run.metrics.get("initialisation") == "random"}
-    floor = [variant for variant in finetuning if variant in random]
     figures = paper_tables(recipe)
     rows = [
         _row("pretraining", "pretrain", variant, metric, of, seeds)
@@ -53,14 +52,17 @@ def _rows(parameters: Parameters, recipe: str, runs: list[Run]) -> list[dict[str
         for variant in variants
         for metric in PRETRAINING_METRICS
     ]
-    # Further ablations that no table of the paper has stand with the variants of the same kind.
+    # Further ablations that no table of the paper has stand with the variants of the same kind, as do those from random
+    # weights, which its tables have without a figure.
     ran = set(_variants(further, "finetune"))
-    own = ran - {variant for table in figures.values() for variant in table["rows"]}
+    own = ran & random | ran - {variant for table in figures.values() for variant in table["rows"]}
     pretrained = pretraining + sorted(own & set(_variants(further, "pretrain")))
+    finetuned = finetuning + sorted(own - set(pretrained))
+    floor = [variant for variant in finetuned if variant in random]
     tasks = {
         # Nothing is ablated where `full` stands alone.
         "ablation": (pretrained + floor if len(pretrained) > 1 else [], classified),
-        "classification": (["full", *finetuning, *sorted(own - set(pretrained))], classified),
+        "classification": (["full", *finetuned], classified),
         "segmentation": (segmentation, segmented),
     }
     compared = set(parameters.further_ablations.seeds) if here else set()

@@ -85,6 +85,20 @@ def test_further_ablations_of_one_s_own_have_a_row(project: Path) -> None:
     assert found["ablation", "deeper"] == 81.0 and found["classification", "slower"] == 82.0
 
 
+def test_random_weights_among_the_further_ablations_are_a_floor_too(project: Path) -> None:
+    """The paper's Table 2 has a row for them, without a figure."""
+    for variant in ("full", "no_shift"):
+        write_run("pretrain", variant, 0, recipe="other")
+        write_run("finetune", variant, 0, recipe="other")
+    further = {"recipe": "other", "root": "results/further_ablations"}
+    write_run("finetune", "from_scratch_long", 0, initialisation="random", top1=90.0, **further)
+    write_run("finetune", "causal_attention", 0, **further)  # as Table 1e has it
+    found = table().set_index(["recipe", "task"])
+    for task in ("ablation", "classification"):
+        rows = found.loc[("other", task)].set_index("variant")
+        assert rows.loc["from_scratch_long", "mean"] == 90.0 and "causal_attention" not in rows.index
+
+
 def test_recipes_stand_side_by_side(project: Path) -> None:
     write_run("finetune", "full", 0, top1=80.0)
     write_run("finetune", "full", 0, recipe="bigger", top1=90.0)
