@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,19 @@ Write = Callable[..., Path]
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU: no g++ here"
 )
+not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write anywhere")
+
+
+@contextmanager
+def unreadable(folder: Path) -> Iterator[None]:
+    """A folder that may not be read, which has to end in an error that names it."""
+    folder.chmod(0)
+    try:
+        with pytest.raises(PermissionError) as told:
+            yield
+    finally:
+        folder.chmod(0o700)
+    assert told.value.filename == str(folder)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

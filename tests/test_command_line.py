@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, Write
+from conftest import ROOT, Write, not_as_root
 from torch.utils.data import DataLoader, Dataset
 
 from nepa.command_line import TRAINING, main
@@ -225,7 +225,7 @@ def test_a_file_that_no_one_can_bring_back_is_a_fault_of_the_code(
         main(["pretrain"])
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to any folder")
+@not_as_root
 def test_folder_without_permission(project: Path, capsys: pytest.CaptureFixture) -> None:
     (project / "results").mkdir(mode=0o555)
     assert main(["pretrain"]) == 2

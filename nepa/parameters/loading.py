@@ -5,7 +5,6 @@ from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML, YAMLError
-from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.reader import ReaderError
 
 from nepa.errors import UserError
@@ -86,8 +85,8 @@ def read_yaml(text: str, source: str) -> dict[str, Any]:
         where = getattr(error, "problem_mark", None)
         last = text.rstrip().count("\n")  # libyaml's own mark of the end stands behind it
         line = f", line {min(where.line, last) + 1}" if where else ""
-        twice = isinstance(error, DuplicateKeyError)
-        problem = error.problem.partition(" with value")[0] if twice else getattr(error, "problem", error)
+        # A repeated key's goes on with both of its values.
+        problem = str(getattr(error, "problem", error)).partition(" with value")[0]
         raise UserError(f"{source}{line} is not YAML: {problem}; mend it there") from None
     except ValueError as error:  # of what looks like a date or a number and is none
         raise UserError(f"{source} holds a value that YAML cannot read ({error}); quote or mend it") from None

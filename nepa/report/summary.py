@@ -20,8 +20,7 @@ KINDS = ("reproduced", "partly reproduced", "not reproduced", "not resolved", "n
 # What should be equal in runs that are compared, and no ledger knows: a stage of another machine is up to date.
 OF_THE_MACHINE = ("hardware", "versions")
 # A pretrained variant and one from random weights: the main line; a pair that differs in its start alone; the same with
-# random weights that are trained for as long as pretraining and fine-tuning together; both where pretraining
-# is longer.
+# random weights that are trained for as long as pretraining and fine-tuning together; longer pretraining with either.
 FLOORS = (
     ("full", "from_scratch"),
     ("patch_embedding_trained", "from_scratch"),

@@ -1,14 +1,13 @@
 """The backbone: loading with clear errors, registration, initialisation."""
 
 import json
-import os
 import re
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from conftest import Write
+from conftest import Write, not_as_root
 
 from nepa.errors import UserError
 from nepa.model.backbone import build_backbone, load_backbone
@@ -73,7 +72,7 @@ def test_a_classifier_is_no_pretrained_backbone(write_parameters: Write, saved: 
         load_backbone(build_backbone(parameters, num_classes=10), saved, parameters, AGAIN)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read any file")
+@not_as_root
 def test_weights_that_may_not_be_read(write_parameters: Write, saved: Path) -> None:
     saved.chmod(0)
     with pytest.raises(UserError, match="backbone.safetensors cannot be read; mend its permissions"):

@@ -164,6 +164,7 @@ def test_missing_key(write_parameters: Write) -> None:
         (b"model: {width: 3}\nmodel: {width: 4}\n", 'line 2 is not YAML: found duplicate key "model"; mend it there'),
         (b"model: {{width}}\n", "is not YAML"),
         (b"- a\n- list\n", "holds list, expected a map"),
+        (b"\xff\xfe\x00", "is not UTF-8"),
         (b"seeds: 1\n# \xff", "is not UTF-8 (invalid start byte at byte 11); save it as UTF-8"),
         (b"seeds: \x00", "params.yaml, character 8: control characters are not allowed; remove it"),
         (b"split_seed: 2025-31-12", "params.yaml holds a value that YAML cannot read (month must be in 1..12)"),

@@ -22,7 +22,7 @@ import psutil
 import pytest
 import simplejpeg
 import torch
-from conftest import ROOT, SAMPLE
+from conftest import ROOT, SAMPLE, not_as_root, unreadable
 from PIL import EpsImagePlugin, ExifTags, Image
 from scipy.io import savemat
 from zc.lockfile import LockFile
@@ -483,12 +483,8 @@ def test_a_sample_of_imagenet(tmp_path: Path) -> None:
         assert max(min(size) for size in sizes) == 256
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read any folder")
+@not_as_root
 def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     source = as_folder(tmp_path)
-    hidden = source / "train/n01"
-    hidden.chmod(0)
-    with pytest.raises(PermissionError) as told:
+    with unreadable(source / "train/n01"):
         find_images(source)
-    hidden.chmod(0o700)
-    assert told.value.filename == str(hidden)

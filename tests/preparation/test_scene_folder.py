@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, not_as_root, unreadable
 from PIL import ExifTags, Image
 
 from nepa.data.scenes import Classes
@@ -251,12 +250,8 @@ def test_camvid(tmp_path: Path) -> None:
     assert len(classes.names) == 11 and classes.names[0] == "Sky"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read any folder")
+@not_as_root
 def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     source = as_folder(tmp_path, files())
-    hidden = source / "images/training"
-    hidden.chmod(0)
-    with pytest.raises(PermissionError) as told:
+    with unreadable(source / "images/training"):
         find_scenes(source)
-    hidden.chmod(0o700)
-    assert told.value.filename == str(hidden)
